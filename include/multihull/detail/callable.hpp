@@ -1,0 +1,204 @@
+// Calls that travel: a function, its arguments, and the thunk that runs them in another process.
+//
+// Templates turn values into bytes and back; everything else is compiled once.
+#pragma once
+
+#include <multihull/codec.hpp>
+#include <multihull/detail/task_context.hpp>
+#include <multihull/detail/token.hpp>
+
+#include <functional>
+#include <memory>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+namespace multihull::detail {
+
+template <class T>
+inline constexpr bool kFunctionPointer = std::is_pointer_v<T> && std::is_function_v<std::remove_pointer_t<T>>;
+
+template <class F>
+inline constexpr bool kEmptyCallable = std::is_class_v<F> && std::is_empty_v<F> && std::is_default_constructible_v<F>;
+
+// How a callable travels: as a token, as nothing at all, or as a value of its own.
+template <class F>
+consteval void require_callable() {
+    if constexpr (!kFunctionPointer<F> && !kEmptyCallable<F>) {
+        static_assert(
+            Travels<F>,
+            "multihull: this callable can't travel to another process: a closure with captures (or std::function, or a "
+            "bound member function) refers to this process's memory; pass what it captures as arguments, make it a "
+            "struct whose fields can travel, or use multihull::Parallel, whose workers start from a snapshot");
+    }
+}
+
+template <class F>
+inline constexpr bool kTravellingCallable = kFunctionPointer<F> || kEmptyCallable<F> || Travels<F>;
+
+template <class F>
+void encode_callable(Writer& writer, const F& function) {
+    if constexpr (kFunctionPointer<F>) {
+        writer.put(token_of(reinterpret_cast<const void*>(function)));
+    } else if constexpr (!kEmptyCallable<F>) {
+        encode(writer, function);
+    }
+}
+
+template <class F>
+F decode_callable(Reader& reader) {
+    if constexpr (kFunctionPointer<F>) {
+        return reinterpret_cast<F>(const_cast<void*>(code_of(decode<Token>(reader))));
+    } else if constexpr (kEmptyCallable<F>) {
+        return F{};
+    } else {
+        return decode<F>(reader);
+    }
+}
+
+template <class... P>
+struct Parameters {
+    static constexpr std::size_t kCount = sizeof...(P);
+};
+
+template <class T>
+struct SignatureOf {};
+template <class R, class... P>
+struct SignatureOf<R (*)(P...)> {
+    using Type = Parameters<P...>;
+};
+template <class R, class... P>
+struct SignatureOf<R (*)(P...) noexcept> {
+    using Type = Parameters<P...>;
+};
+template <class C, class R, class... P>
+struct SignatureOf<R (C::*)(P...)> : SignatureOf<R (*)(P...)> {};
+template <class C, class R, class... P>
+struct SignatureOf<R (C::*)(P...) const> : SignatureOf<R (*)(P...)> {};
+template <class C, class R, class... P>
+struct SignatureOf<R (C::*)(P...) noexcept> : SignatureOf<R (*)(P...)> {};
+template <class C, class R, class... P>
+struct SignatureOf<R (C::*)(P...) const noexcept> : SignatureOf<R (*)(P...)> {};
+
+// The parameters of a callable called with these arguments: its own where it has one signature, else what the arguments decay to.
+template <class F, class... Args>
+struct ParametersOf {
+    using Type = Parameters<std::decay_t<Args>...>;
+};
+template <class F, class... Args>
+    requires(kFunctionPointer<F> && SignatureOf<F>::Type::kCount == sizeof...(Args))
+struct ParametersOf<F, Args...> {
+    using Type = typename SignatureOf<F>::Type;
+};
+template <class F, class... Args>
+    requires(std::is_class_v<F> && requires { &F::operator(); } &&
+             SignatureOf<decltype(&F::operator())>::Type::kCount == sizeof...(Args))
+struct ParametersOf<F, Args...> {
+    using Type = typename SignatureOf<decltype(&F::operator())>::Type;
+};
+
+// Gives a travelled value to its parameter: views look at it, everything else takes it.
+template <class P, class H>
+decltype(auto) pass(H& holder) {
+    if constexpr (std::is_lvalue_reference_v<P> || !std::is_same_v<std::decay_t<P>, H>) {
+        return static_cast<H&>(holder);
+    } else {
+        return static_cast<H&&>(holder);
+    }
+}
+
+template <class F, class Parameters>
+struct Invocation;
+
+template <class F, class... P>
+struct Invocation<F, Parameters<P...>> {
+    using Holders = std::tuple<Holder<P>...>;
+    using Result = std::invoke_result_t<F&, decltype(pass<P>(std::declval<Holder<P>&>()))...>;
+    using Value = std::conditional_t<std::is_void_v<Result>, void, std::remove_cvref_t<Result>>;
+
+    static consteval void check() {
+        require_callable<F>();
+        (require_parameter<P>(), ...);
+        (require_travels<Holder<P>>(), ...);
+    }
+    static consteval bool travels() { return kTravellingCallable<F> && (Travels<Holder<P>> && ...); }
+
+    static Result call(F& function, Holders& holders) {
+        return std::apply([&](auto&... holder) -> Result { return std::invoke(function, pass<P>(holder)...); },
+                          holders);
+    }
+};
+
+template <class F, class... Args>
+using InvocationOf = Invocation<F, typename ParametersOf<F, Args...>::Type>;
+
+template <class F, class... Args>
+using ResultOf = typename InvocationOf<F, Args...>::Value;
+
+// A thunk that is on the list of what workers may run for as long as the program refers to it.
+template <Thunk kThunk>
+struct Registered {
+    static inline const ThunkRegistration registration{kThunk};
+
+    static Token token() {
+        static_cast<void>(&registration);
+        static const Token token = token_of(reinterpret_cast<const void*>(kThunk));
+        return token;
+    }
+};
+
+// Runs one call: decodes function and arguments, leaves the encoded result.
+template <class F, class I>
+struct CallThunk {
+    static void run(TaskContext& context) {
+        Reader& reader = context.arguments();
+        F function = decode_callable<F>(reader);
+        auto holders = decode<typename I::Holders>(reader);
+        if constexpr (std::is_void_v<typename I::Result>) {
+            I::call(function, holders);
+        } else {
+            const auto& result = I::call(function, holders);
+            encode(context.result(), result);
+        }
+    }
+};
+
+/// A call with its arguments, kept until it is sent; sent at most once where it holds something that can't be copied.
+class CallBase {
+public:
+    virtual ~CallBase() = default;
+    virtual Token token() const = 0;
+    virtual void encode_to(Writer& writer) = 0;
+};
+
+template <class F, class I>
+class BoundCall final : public CallBase {
+public:
+    template <class... Args>
+    explicit BoundCall(F function, Args&&... arguments)
+        : function_(std::move(function)), holders_(std::forward<Args>(arguments)...) {}
+
+    Token token() const override { return Registered<&CallThunk<F, I>::run>::token(); }
+    void encode_to(Writer& writer) override {
+        encode_callable(writer, function_);
+        encode(writer, holders_);
+    }
+
+private:
+    F function_;
+    typename I::Holders holders_;
+};
+
+template <class Function, class... Args>
+std::unique_ptr<CallBase> make_call(Function function, Args&&... arguments) {
+    using F = std::decay_t<Function>;
+    using I = InvocationOf<F, Args...>;
+    I::check();
+    if constexpr (I::travels()) {
+        return std::make_unique<BoundCall<F, I>>(std::move(function), std::forward<Args>(arguments)...);
+    } else {
+        return nullptr;
+    }
+}
+
+}    // namespace multihull::detail

@@ -1,0 +1,222 @@
+// The two ends of an encoding: a Writer that fills bytes and asks for more room, and a Reader that trusts none of them.
+//
+// Not thread-safe: one Writer or Reader belongs to one thread.
+//
+// Invariants
+// (1) begin_ <= at_ <= end_, in one piece of memory; [begin_, at_) is what was written, or read.
+// (2) A Writer whose Growth throws is as it was before the call.
+// (3) A Reader never hands out a byte outside its span, and never a length that the rest of the span cannot hold.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <type_traits>
+
+namespace multihull::detail {
+
+/// How deep values may nest through pointers and containers, so that no bytes and no cycle can overflow a stack.
+inline constexpr std::uint32_t kMaxDepth = 1000;
+
+/// Where a Writer gets more room when bytes do not fit.
+class Growth {
+public:
+    /// At least `capacity` bytes, of which the first used.size() are a copy of `used`. Throws when there are none; `used` then still holds.
+    virtual std::span<std::byte> grow(std::span<const std::byte> used, std::size_t capacity) = 0;
+
+protected:
+    ~Growth() = default;
+};
+
+/// Memory of this process, not set to zero first.
+class VectorGrowth final : public Growth {
+public:
+    std::span<std::byte> grow(std::span<const std::byte> used, std::size_t capacity) override;
+
+private:
+    std::unique_ptr<std::byte[]> bytes_;
+};
+
+/// Carries file descriptors beside the bytes, where the transport can: see Codec.
+class Attachments {
+public:
+    /// Lends a descriptor; the number is what the bytes hold of it.
+    virtual std::uint32_t put(int descriptor) = 0;
+    /// The descriptor with that number, which now belongs to the caller. Throws CodecError for a number that was not put, or was taken before.
+    virtual int take(std::uint32_t number) = 0;
+
+protected:
+    ~Attachments() = default;
+};
+
+class SharedWritten;    // the shared_ptr already written by one encode()
+class SharedRead;       // the shared_ptr already read by one decode()
+
+struct DeleteShared {
+    void operator()(SharedWritten* table) const noexcept;
+    void operator()(SharedRead* table) const noexcept;
+};
+
+[[noreturn]] void throw_cut_short(std::size_t wanted, std::size_t left);
+[[noreturn]] void throw_bad_length(std::uint64_t length, std::size_t left);
+[[noreturn]] void throw_damaged(const char* what);
+[[noreturn]] void throw_too_deep();
+[[noreturn]] void throw_cannot_encode(const char* why);
+
+/// Writes values one after another, first into the span it is given, then into what its Growth provides.
+class Writer {
+public:
+    Writer(std::span<std::byte> first, Growth& growth, Attachments* attachments = nullptr) noexcept
+        : begin_(first.data()),
+          at_(first.data()),
+          end_(first.data() + first.size()),
+          growth_(&growth),
+          attachments_(attachments) {}
+    Writer(const Writer&) = delete;
+    Writer& operator=(const Writer&) = delete;
+
+    /// Room for `size` bytes, which the caller fills.
+    std::byte* claim(std::size_t size) {
+        if (static_cast<std::size_t>(end_ - at_) < size) [[unlikely]] {
+            make_room(size);
+        }
+        std::byte* const place = at_;
+        at_ += size;
+        return place;
+    }
+
+    void write(const void* data, std::size_t size) {
+        std::byte* const place = claim(size);
+        if (size != 0) {
+            std::memcpy(place, data, size);
+        }
+    }
+
+    template <class T>
+        requires std::is_trivially_copyable_v<T>
+    void put(const T& value) {
+        std::memcpy(claim(sizeof(T)), static_cast<const void*>(std::addressof(value)), sizeof(T));
+    }
+
+    void write_length(std::size_t length) { put(std::uint64_t{length}); }
+
+    std::span<const std::byte> bytes() const noexcept { return {begin_, at_}; }
+    std::size_t size() const noexcept { return static_cast<std::size_t>(at_ - begin_); }
+    /// Forgets what was written after the first `size` bytes.
+    void truncate(std::size_t size) noexcept { at_ = begin_ + size; }
+
+    /// Overwrites what was written at `position`.
+    void patch(std::size_t position, std::uint64_t value) noexcept {
+        std::memcpy(begin_ + position, &value, sizeof value);
+    }
+
+    /// Sends a file descriptor along; throws CodecError where only bytes travel.
+    void attach(int descriptor);
+
+private:
+    friend class EncodeScope;
+    template <class Stream>
+    friend class Descent;
+    friend class SharedWritten;
+    friend class SpanOutputArchive;
+
+    void make_room(std::size_t size);
+
+    std::byte* begin_;
+    std::byte* at_;
+    std::byte* end_;
+    Growth* growth_;
+    Attachments* attachments_;
+    std::unique_ptr<SharedWritten, DeleteShared> shared_;
+    class SpanOutputArchive* archive_ = nullptr;    // the one whose serialize() is running
+    std::uint32_t depth_ = 0;
+};
+
+/// Reads what a Writer wrote, or whatever else a broken process left there: then it throws CodecError.
+class Reader {
+public:
+    explicit Reader(std::span<const std::byte> bytes, Attachments* attachments = nullptr) noexcept
+        : at_(bytes.data()), end_(bytes.data() + bytes.size()), attachments_(attachments) {}
+    Reader(const Reader&) = delete;
+    Reader& operator=(const Reader&) = delete;
+
+    /// The next `size` bytes where they are, for as long as the span lives.
+    std::span<const std::byte> view(std::size_t size) {
+        if (remaining() < size) [[unlikely]] {
+            throw_cut_short(size, remaining());
+        }
+        const std::byte* const place = at_;
+        at_ += size;
+        return {place, size};
+    }
+
+    void read(void* destination, std::size_t size) {
+        const auto bytes = view(size);
+        if (size != 0) {
+            std::memcpy(destination, bytes.data(), size);
+        }
+    }
+
+    template <class T>
+        requires std::is_trivially_copyable_v<T>
+    T get() {
+        std::array<std::byte, sizeof(T)> bytes;
+        read(bytes.data(), sizeof(T));
+        return std::bit_cast<T>(bytes);
+    }
+
+    std::size_t remaining() const noexcept { return static_cast<std::size_t>(end_ - at_); }
+
+    /// A count of elements that take at least that many bytes each, all of which are still there.
+    std::size_t read_length(std::size_t min_bytes_per_element) {
+        const auto length = get<std::uint64_t>();
+        if (length > remaining() / (min_bytes_per_element == 0 ? 1 : min_bytes_per_element)) [[unlikely]] {
+            throw_bad_length(length, remaining());
+        }
+        return static_cast<std::size_t>(length);
+    }
+
+    /// Throws CodecError unless everything was read.
+    void expect_end() const;
+
+    /// Takes the next file descriptor that was sent along.
+    int detach();
+
+private:
+    friend class DecodeScope;
+    template <class Stream>
+    friend class Descent;
+    friend class SharedRead;
+    friend class SpanInputArchive;
+
+    const std::byte* at_;
+    const std::byte* end_;
+    Attachments* attachments_;
+    std::unique_ptr<SharedRead, DeleteShared> shared_;
+    class SpanInputArchive* archive_ = nullptr;    // the one whose serialize() is running
+    std::uint32_t depth_ = 0;
+};
+
+/// One level deeper into a value, for as long as it lives.
+template <class Stream>
+class Descent {
+public:
+    explicit Descent(Stream& stream) : stream_(stream) {
+        if (stream_.depth_ >= kMaxDepth) [[unlikely]] {
+            throw_too_deep();
+        }
+        ++stream_.depth_;
+    }
+    ~Descent() { --stream_.depth_; }
+    Descent(const Descent&) = delete;
+    Descent& operator=(const Descent&) = delete;
+
+private:
+    Stream& stream_;
+};
+
+}    // namespace multihull::detail

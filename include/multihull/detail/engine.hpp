@@ -1,0 +1,146 @@
+// The engine as templates see it: bytes in, handles out. The work is done in src/pool.
+#pragma once
+
+#include <multihull/detail/completion.hpp>
+#include <multihull/pool_options.hpp>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+namespace multihull::detail {
+
+class Engine;
+
+/// Takes the bytes of a call, in shared memory where they are many.
+class CallBuffer {
+public:
+    CallBuffer();
+    CallBuffer(const CallBuffer&) = delete;
+    CallBuffer& operator=(const CallBuffer&) = delete;
+    ~CallBuffer();
+
+    Writer& writer() noexcept { return writer_; }
+
+private:
+    friend class Engine;
+    friend class SharedBlock;
+    static constexpr std::size_t kRoom = 96;
+
+    class Room final : public Growth {
+    public:
+        ~Room();
+        std::span<std::byte> grow(std::span<const std::byte> used, std::size_t capacity) override;
+        std::uint64_t block = 0;
+        std::size_t size = 0;
+    };
+
+    std::byte first_[kRoom];
+    Room room_;
+    Writer writer_;
+};
+
+std::shared_ptr<Engine> make_engine(PoolOptions options);
+std::shared_ptr<Completion> as_completion(std::shared_ptr<Engine> engine) noexcept;
+std::size_t worker_count(const Engine& engine) noexcept;
+
+/// Puts a call into the queue; answers its task's index, retained once for the caller.
+std::uint32_t submit_call(Engine& engine, Token token, CallBuffer& buffer, const TaskOptions* options);
+
+/// How a map reads its inputs and writes its outputs; all arrays lie in shared memory.
+struct MapPlan {
+    Token token = 0;
+    std::uint64_t count = 0;
+    std::uint64_t input_offset = 0;    ///< A block of the parent's heap, taken over; 0 for none.
+    std::size_t input_capacity = 0;
+    std::size_t output_size = 0;    ///< Bytes of one plain result; 0 for none (void).
+    bool cells = false;             ///< Results are encoded one by one.
+    std::uint32_t max_parts = 0;    ///< How many workers may share it; 0: all.
+};
+
+/// A block of the parent's heap that is given back unless it is taken.
+class SharedBlock {
+public:
+    SharedBlock() = default;
+    explicit SharedBlock(std::size_t size);
+    /// Takes over a block that was released from another object.
+    static SharedBlock adopt(std::uint64_t offset, std::size_t size) noexcept {
+        SharedBlock block;
+        block.offset_ = offset;
+        block.size_ = size;
+        return block;
+    }
+    SharedBlock(SharedBlock&& other) noexcept;
+    SharedBlock& operator=(SharedBlock&& other) noexcept;
+    ~SharedBlock();
+
+    /// The bytes in a CallBuffer.
+    static SharedBlock take(CallBuffer& buffer);
+
+    std::byte* data() const noexcept;
+    std::uint64_t offset() const noexcept { return offset_; }
+    std::size_t size() const noexcept { return size_; }
+    void release() noexcept { offset_ = 0; }
+
+private:
+    std::uint64_t offset_ = 0;
+    std::size_t size_ = 0;
+};
+
+/// What a map's results are read from, once all its parts have ended.
+class MapResults {
+public:
+    std::uint64_t count = 0;
+    const std::byte* plain = nullptr;    ///< count plain results.
+    /// The bytes of one encoded result; throws what the element failed with.
+    virtual Reader element(std::uint64_t index) const = 0;
+
+protected:
+    ~MapResults() = default;
+};
+
+/// Starts a map; answers its completion (task 0).
+std::shared_ptr<Completion> submit_map(const std::shared_ptr<Engine>& engine, CallBuffer& call, MapPlan plan,
+                                       const TaskOptions* options);
+
+/// What a map's thunk asks of the worker that runs it; lives for one part.
+class MapContext {
+public:
+    /// Calls `elements(state, begin, end)` for one range after the other until none is left. It must start() each element before it
+    /// runs it; what an element throws is kept, and the range goes on behind it.
+    virtual void run(void (*elements)(void* state, std::uint64_t begin, std::uint64_t end), void* state) = 0;
+    /// Says that element `index` begins now, and so that the one before it is finished.
+    void start(std::uint64_t index) noexcept {
+        if (timed_) {
+            start_timed(index);
+        } else {
+            progress_->store((index + 1) << 1, std::memory_order_release);
+        }
+    }
+    /// Gives room for an element's encoded result; finish_cell() publishes it.
+    virtual Writer& begin_cell() = 0;
+    virtual void finish_cell(std::uint64_t index) = 0;
+
+    Reader& call() noexcept { return *call_; }
+    const std::byte* input() const noexcept { return input_; }
+    std::byte* output() const noexcept { return output_; }
+    std::uint64_t count() const noexcept { return count_; }
+
+protected:
+    ~MapContext() = default;
+    virtual void start_timed(std::uint64_t index) noexcept = 0;
+
+    std::atomic<std::uint64_t>* progress_ = nullptr;
+    bool timed_ = false;
+    Reader* call_ = nullptr;
+    const std::byte* input_ = nullptr;
+    std::byte* output_ = nullptr;
+    std::uint64_t count_ = 0;
+};
+
+void close_engine(Engine& engine);
+void join_engine(Engine& engine);
+void terminate_engine(Engine& engine) noexcept;
+
+}    // namespace multihull::detail

@@ -1,0 +1,275 @@
+// Maps as templates: inputs into shared arrays, a thunk that runs ranges of them, results out of shared arrays.
+#pragma once
+
+#include <multihull/detail/callable.hpp>
+#include <multihull/detail/engine.hpp>
+#include <multihull/future.hpp>
+
+#include <algorithm>
+#include <concepts>
+#include <cstring>
+#include <iterator>
+#include <optional>
+#include <ranges>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace multihull::detail {
+
+// How the inputs of a map travel.
+enum class InputKind {
+    generated,    // a run of integers: its first one
+    fixed,        // an array of encodings of one size (plain values: as they are)
+    encoded,      // offsets, then encodings
+};
+
+template <class T>
+inline constexpr bool kIotaView = false;
+template <std::integral W, class B>
+inline constexpr bool kIotaView<std::ranges::iota_view<W, B>> = true;
+
+template <class Range, class In>
+consteval InputKind input_kind() {
+    if (kIotaView<std::remove_cvref_t<Range>> && std::integral<In>) return InputKind::generated;
+    return kFixedSize<In> != 0 ? InputKind::fixed : InputKind::encoded;
+}
+
+// One element of a map: `In` is what travels (a parameter's holder, or a tuple of all of them), `kStar` says which.
+template <class F, class I, bool kStar>
+struct MapCall {
+    using Value = typename I::Value;
+    using In = std::conditional_t<kStar, typename I::Holders, std::tuple_element_t<0, typename I::Holders>>;
+    static constexpr std::size_t kOutput = [] {
+        if constexpr (std::is_void_v<Value>) {
+            return std::size_t{0};
+        } else {
+            return kFixedSize<Value>;
+        }
+    }();
+
+    static typename I::Result call(F& function, In& in) {
+        if constexpr (kStar) {
+            return I::call(function, in);
+        } else {
+            typename I::Holders holders(std::move(in));
+            return I::call(function, holders);
+        }
+    }
+};
+
+template <class In, InputKind kKind>
+In read_input(const std::byte* input, std::uint64_t count, std::uint64_t index) {
+    if constexpr (kKind == InputKind::generated) {
+        return static_cast<In>(load<In>(input) + static_cast<In>(index));
+    } else if constexpr (kKind == InputKind::fixed) {
+        return load<In>(input + index * kFixedSize<In>);
+    } else {
+        const auto begin = load<std::uint64_t>(input + index * sizeof(std::uint64_t));
+        const auto end = load<std::uint64_t>(input + (index + 1) * sizeof(std::uint64_t));
+        Reader reader(std::span(input + (count + 1) * sizeof(std::uint64_t) + begin, end - begin));
+        return decode<In>(reader);
+    }
+}
+
+template <class F, class I, bool kStar, InputKind kKind, bool kCells>
+struct MapThunk {
+    using Call = MapCall<F, I, kStar>;
+    using In = typename Call::In;
+    using Value = typename Call::Value;
+
+    struct Loop {
+        F function;
+        MapContext& map;
+    };
+
+    static void run(TaskContext& context) {
+        MapContext& map = context.map();
+        Loop loop{decode_callable<F>(map.call()), map};
+        map.run(&elements, &loop);
+    }
+
+    static void elements(void* state, std::uint64_t begin, std::uint64_t end) {
+        auto& [function, map] = *static_cast<Loop*>(state);
+        const std::byte* const input = map.input();
+        std::byte* const output = map.output();
+        const std::uint64_t count = map.count();
+        for (std::uint64_t i = begin; i < end; ++i) {
+            map.start(i);
+            In in = read_input<In, kKind>(input, count, i);
+            if constexpr (std::is_void_v<Value>) {
+                Call::call(function, in);
+                if constexpr (kCells) {
+                    map.begin_cell();
+                    map.finish_cell(i);
+                }
+            } else if constexpr (kCells) {
+                const auto& value = Call::call(function, in);
+                encode(map.begin_cell(), value);
+                map.finish_cell(i);
+            } else {
+                const Value value = Call::call(function, in);
+                store(output + i * Call::kOutput, value);
+            }
+        }
+    }
+};
+
+// What a range's elements become while they travel.
+template <class In, bool kStar, class Element>
+In make_input(Element&& element) {
+    if constexpr (kStar) {
+        return std::apply([](auto&&... field) { return In(std::forward<decltype(field)>(field)...); },
+                          std::forward<Element>(element));
+    } else {
+        return In(std::forward<Element>(element));
+    }
+}
+
+template <class In, bool kStar, InputKind kKind, class Range>
+SharedBlock write_inputs(Range&& range, std::uint64_t& count) {
+    if constexpr (kKind == InputKind::generated) {
+        count = static_cast<std::uint64_t>(std::ranges::size(range));
+        SharedBlock block(64);
+        store(block.data(), count == 0 ? In{} : static_cast<In>(*std::ranges::begin(range)));
+        return block;
+    } else if constexpr (kKind == InputKind::fixed && std::ranges::sized_range<Range>) {
+        count = static_cast<std::uint64_t>(std::ranges::size(range));
+        SharedBlock block(std::max<std::size_t>(count * kFixedSize<In>, 1));
+        if constexpr (kPlain<In> && std::ranges::contiguous_range<Range> && !kStar &&
+                      std::is_same_v<std::remove_cvref_t<std::ranges::range_reference_t<Range>>, In>) {
+            if (count != 0) std::memcpy(block.data(), std::ranges::data(range), count * sizeof(In));
+        } else {
+            std::byte* place = block.data();
+            for (auto&& element : range) {
+                store(place, make_input<In, kStar>(std::forward<decltype(element)>(element)));
+                place += kFixedSize<In>;
+            }
+        }
+        return block;
+    } else {
+        std::vector<In> inputs;
+        for (auto&& element : range) inputs.push_back(make_input<In, kStar>(std::forward<decltype(element)>(element)));
+        count = inputs.size();
+        CallBuffer buffer;
+        Writer& writer = buffer.writer();
+        if constexpr (kKind == InputKind::encoded) {
+            for (std::uint64_t i = 0; i <= count; ++i) writer.put(std::uint64_t{0});
+            const std::size_t begin = writer.size();
+            for (std::uint64_t i = 0; i < count; ++i) {
+                encode(writer, inputs[i]);
+                writer.patch((i + 1) * sizeof(std::uint64_t), writer.size() - begin);
+            }
+        } else {
+            for (const In& in : inputs) encode(writer, in);
+        }
+        return SharedBlock::take(buffer);
+    }
+}
+
+template <class Value>
+void read_plain_results(const MapResults& results, std::vector<Value>& values) {
+    const std::byte* const bytes = results.plain;
+    if constexpr (kPlain<Value> && !std::is_same_v<Value, bool>) {
+        const auto* const first = reinterpret_cast<const Value*>(bytes);
+        values.assign(first, first + results.count);
+    } else {
+        values.reserve(results.count);
+        for (std::uint64_t i = 0; i < results.count; ++i) values.push_back(load<Value>(bytes + i * kFixedSize<Value>));
+    }
+}
+
+template <class Value, bool kCells>
+void read_map(const ResultSource& source, void* out) {
+    const MapResults& results = *source.map;
+    if constexpr (std::is_void_v<Value>) {
+        static_cast<std::optional<Nothing>*>(out)->emplace();
+    } else {
+        auto& values = static_cast<std::optional<std::vector<Value>>*>(out)->emplace();
+        if constexpr (kCells) {
+            values.reserve(results.count);
+            for (std::uint64_t i = 0; i < results.count; ++i) {
+                Reader reader = results.element(i);
+                values.push_back(decode<Value>(reader));
+            }
+        } else {
+            read_plain_results(results, values);
+        }
+    }
+}
+
+template <class Value>
+void read_task(const ResultSource& source, void* out) {
+    if constexpr (std::is_void_v<Value>) {
+        static_cast<std::optional<Nothing>*>(out)->emplace();
+    } else {
+        static_cast<std::optional<Value>*>(out)->emplace(decode<Value>(*source.reader));
+    }
+}
+
+template <class Value>
+using MapValue = std::conditional_t<std::is_void_v<Value>, void, std::vector<Stored<Value>>>;
+
+// What a callable is called with for each element of a range.
+template <class F, class Element, bool kStar>
+struct ElementInvocation {
+    using Type = InvocationOf<F, Element>;
+};
+template <class F, class... Fields>
+struct ElementInvocation<F, std::tuple<Fields...>, true> {
+    using Type = InvocationOf<F, Fields...>;
+};
+template <class F, class A, class B>
+struct ElementInvocation<F, std::pair<A, B>, true> {
+    using Type = InvocationOf<F, A, B>;
+};
+
+template <class F, class Range, bool kStar>
+using RangeInvocation =
+    typename ElementInvocation<F,
+                               std::conditional_t<kStar, std::remove_cvref_t<std::ranges::range_reference_t<Range>>,
+                                                  std::ranges::range_reference_t<Range>>,
+                               kStar>::Type;
+
+template <bool kStar, bool kForceCells, class F, class Range>
+auto start_map(const std::shared_ptr<Engine>& engine, const F& function, Range&& range, const TaskOptions& options,
+               std::uint32_t max_parts = 0) {
+    using I = RangeInvocation<F, Range, kStar>;
+    using Call = MapCall<F, I, kStar>;
+    using In = typename Call::In;
+    using Value = typename Call::Value;
+    I::check();
+    if constexpr (!std::is_void_v<Value>) require_travels<Value>();
+    constexpr InputKind kKind = kStar ? input_kind<int, In>() : input_kind<Range, In>();
+    constexpr bool kCells = kForceCells || (!std::is_void_v<Value> && Call::kOutput == 0);
+
+    MapPlan plan;
+    SharedBlock inputs = write_inputs<In, kStar, kKind>(range, plan.count);
+    plan.token = Registered<&MapThunk<F, I, kStar, kKind, kCells>::run>::token();
+    plan.output_size = Call::kOutput;
+    plan.cells = kCells;
+    plan.max_parts = max_parts;
+    plan.input_offset = inputs.offset();
+    plan.input_capacity = inputs.size();
+    CallBuffer call;
+    encode_callable(call.writer(), function);
+    inputs.release();
+    return std::pair(submit_map(engine, call, plan, &options), plan.count);
+}
+
+template <bool kStar, class F, class Range>
+auto map_future(const std::shared_ptr<Engine>& engine, const F& function, Range&& range, const TaskOptions& options) {
+    using Value = typename MapCall<F, RangeInvocation<F, Range, kStar>, kStar>::Value;
+    constexpr bool kCells = [] {
+        if constexpr (std::is_void_v<Value>) {
+            return false;
+        } else {
+            return kFixedSize<Value> == 0;
+        }
+    }();
+    auto [completion, count] = start_map<kStar, false>(engine, function, std::forward<Range>(range), options);
+    return Future<MapValue<Value>>(std::move(completion), 0, &read_map<Value, kCells>);
+}
+
+}    // namespace multihull::detail

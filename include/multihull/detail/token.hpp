@@ -1,0 +1,42 @@
+// Functions across processes: a token names a function in whichever process of the family it is read.
+//
+// A token is a module's number (its build-id, in the family's table) and an offset from that module's load base. A process
+// that runs a task looks the offset up in its own copy of the module: another build of it has another build-id and is refused.
+// Workers run registered thunks only; thunks register themselves before main() runs.
+//
+// Thread-safe.
+#pragma once
+
+#include <cstdint>
+
+namespace multihull::detail {
+
+class TaskContext;
+
+/// What a worker calls: reads arguments from the context, leaves the result there.
+using Thunk = void (*)(TaskContext&);
+
+/// Puts a thunk on the list of what workers may run; one static object for each.
+class ThunkRegistration {
+public:
+    explicit ThunkRegistration(Thunk thunk) noexcept;
+
+private:
+    friend class ThunkTable;
+    Thunk thunk_;
+    ThunkRegistration* next_;
+};
+
+using Token = std::uint64_t;
+
+/// The token of a function of this program or one of its libraries. Throws Error for other addresses.
+Token token_of(const void* code);
+/// The function's address here. Throws Error when its module is not loaded here or the place holds no code.
+const void* code_of(Token token);
+/// The thunk's address here. Throws Error also when no such thunk is registered.
+Thunk thunk_of(Token token);
+
+/// In a forked child: the parent's tables may be locked by a thread that does not exist here.
+void forget_tokens_after_fork() noexcept;
+
+}    // namespace multihull::detail

@@ -1,0 +1,159 @@
+// A pool of worker processes, as Python's multiprocessing.Pool: functions in, results out, and nothing that sinks it.
+//
+// Thread-safe: any thread may submit and wait. Belongs to the process that made it; in a forked child every use throws
+// PoolClosed, and the parent's pool is not touched.
+//
+// What a task can do to others: nothing. One that crashes, hangs, is killed, leaks or calls exit() ends its own worker; its own
+// future says what happened, and a new worker takes the next task.
+#pragma once
+
+#include <multihull/detail/imap.hpp>
+#include <multihull/detail/map.hpp>
+#include <multihull/error.hpp>
+#include <multihull/future.hpp>
+#include <multihull/pool_options.hpp>
+
+#include <cstddef>
+#include <exception>
+#include <initializer_list>
+#include <memory>
+#include <ranges>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace multihull {
+
+/// Worker processes that run functions of this program.
+///
+/// ```cpp
+/// multihull::Pool pool(4);
+/// std::vector<int> squares = pool.map([](int x) { return x * x; }, std::views::iota(0, 1000));
+/// multihull::Future<Image> image = pool.apply_async(render, scene);
+/// ```
+/// Functions may be function pointers, captureless lambdas, and function objects whose fields can travel; see docs/travel.md.
+/// Leaving the scope finishes the work; leaving it by an exception ends the workers.
+class Pool {
+public:
+    /// A pool of one worker for each processor this process may use.
+    Pool() : Pool(PoolOptions{}) {}
+    /// A pool of `processes` workers. Throws std::invalid_argument for 0 or more than 4096, StartError when none can be started.
+    explicit Pool(std::size_t processes);
+    explicit Pool(PoolOptions options);
+    Pool(const Pool&) = delete;
+    Pool& operator=(const Pool&) = delete;
+    ~Pool();
+
+    /// Calls `function(arguments...)` in a worker and returns its result. Throws as Future::get does.
+    template <class Function, class... Args>
+    auto apply(Function function, Args&&... arguments) {
+        return submit(nullptr, std::move(function), std::forward<Args>(arguments)...).get();
+    }
+    template <class Function, class... Args>
+    auto apply(const TaskOptions& options, Function function, Args&&... arguments) {
+        return submit(&options, std::move(function), std::forward<Args>(arguments)...).get();
+    }
+
+    /// Queues `function(arguments...)` for the next free worker. Never blocks. Throws PoolClosed or BrokenPool.
+    template <class Function, class... Args>
+        requires(!std::is_same_v<std::remove_cvref_t<Function>, TaskOptions>)
+    auto apply_async(Function function, Args&&... arguments) {
+        return submit(nullptr, std::move(function), std::forward<Args>(arguments)...);
+    }
+    /// The same with limits of its own: `apply_async({.timeout = 2s}, f, x)`.
+    template <class Function, class... Args>
+    auto apply_async(const TaskOptions& options, Function function, Args&&... arguments) {
+        return submit(&options, std::move(function), std::forward<Args>(arguments)...);
+    }
+
+    /// Calls `function` with each element of the range; results in the order of the inputs. Every input is run; when some fail,
+    /// throws the failure of the first of them. Time-outs and retries count for each element.
+    template <class Function, std::ranges::input_range Range>
+    auto map(Function function, Range&& inputs, const TaskOptions& options = {}) {
+        return map_async(std::move(function), std::forward<Range>(inputs), options).get();
+    }
+    template <class Function, class T>
+    auto map(Function function, std::initializer_list<T> inputs, const TaskOptions& options = {}) {
+        return map_async(std::move(function), inputs, options).get();
+    }
+    template <class Function, std::ranges::input_range Range>
+    auto map_async(Function function, Range&& inputs, const TaskOptions& options = {}) {
+        return detail::map_future<false>(engine_, std::decay_t<Function>(std::move(function)),
+                                         std::forward<Range>(inputs), options);
+    }
+    template <class Function, class T>
+    auto map_async(Function function, std::initializer_list<T> inputs, const TaskOptions& options = {}) {
+        return detail::map_future<false>(engine_, std::decay_t<Function>(std::move(function)), inputs, options);
+    }
+
+    /// The same with elements that are tuples or pairs of arguments.
+    template <class Function, std::ranges::input_range Range>
+    auto starmap(Function function, Range&& inputs, const TaskOptions& options = {}) {
+        return starmap_async(std::move(function), std::forward<Range>(inputs), options).get();
+    }
+    template <class Function, class... T>
+    auto starmap(Function function, std::initializer_list<std::tuple<T...>> inputs, const TaskOptions& options = {}) {
+        return starmap_async(std::move(function), inputs, options).get();
+    }
+    template <class Function, std::ranges::input_range Range>
+    auto starmap_async(Function function, Range&& inputs, const TaskOptions& options = {}) {
+        return detail::map_future<true>(engine_, std::decay_t<Function>(std::move(function)),
+                                        std::forward<Range>(inputs), options);
+    }
+
+    /// Results one by one, in order, of inputs that are taken only as fast as the workers can eat them: for inputs that are
+    /// endless, or too many to keep. `options.chunksize` elements travel together (default 1).
+    template <class Function, std::ranges::input_range Range>
+    auto imap(Function function, Range&& inputs, TaskOptions options = {}) {
+        return lazy<true>(std::move(function), std::views::all(std::forward<Range>(inputs)), std::move(options));
+    }
+    /// The same in the order in which they are ready.
+    template <class Function, std::ranges::input_range Range>
+    auto imap_unordered(Function function, Range&& inputs, TaskOptions options = {}) {
+        return lazy<false>(std::move(function), std::views::all(std::forward<Range>(inputs)), std::move(options));
+    }
+
+    /// Takes no more tasks; those that were given are finished.
+    void close();
+    /// Ends the workers now. Tasks that have not ended throw Cancelled.
+    void terminate() noexcept;
+    /// Waits for the workers to leave. Throws Error unless close() or terminate() was called.
+    void join();
+
+    /// How many workers the pool keeps.
+    std::size_t processes() const noexcept;
+
+private:
+    template <class Function, class... Args>
+    auto submit(const TaskOptions* options, Function function, Args&&... arguments) {
+        using F = std::decay_t<Function>;
+        using I = detail::InvocationOf<F, Args...>;
+        using Value = typename I::Value;
+        I::check();
+        if constexpr (!std::is_void_v<Value>) detail::require_travels<Value>();
+        detail::CallBuffer buffer;
+        detail::encode_callable(buffer.writer(), function);
+        typename I::Holders holders(std::forward<Args>(arguments)...);
+        detail::encode(buffer.writer(), holders);
+        const std::uint32_t task =
+            detail::submit_call(*engine_, detail::Registered<&detail::CallThunk<F, I>::run>::token(), buffer, options);
+        return Future<Value>(detail::as_completion(engine_), task, &detail::read_task<Value>);
+    }
+
+    template <bool kOrdered, class Function, class View>
+    auto lazy(Function function, View view, TaskOptions options) {
+        using F = std::decay_t<Function>;
+        using I = detail::RangeInvocation<F, View, false>;
+        using Value = detail::Stored<typename I::Value>;
+        I::check();
+        if constexpr (!std::is_void_v<typename I::Value>) detail::require_travels<typename I::Value>();
+        return ResultRange<Value>(std::make_unique<detail::Imap<F, View, kOrdered>>(engine_, std::move(function),
+                                                                                    std::move(view),
+                                                                                    std::move(options)));
+    }
+
+    std::shared_ptr<detail::Engine> engine_;
+    int exceptions_ = std::uncaught_exceptions();
+};
+
+}    // namespace multihull

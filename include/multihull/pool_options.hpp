@@ -1,0 +1,83 @@
+// Settings of pools and of single tasks.
+#pragma once
+
+#include <multihull/detail/callable.hpp>
+#include <multihull/process.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace multihull {
+
+/// Which outcomes are worth another attempt; combine with |.
+enum class RetryOn : std::uint32_t {
+    nothing = 0,
+    crash = 1,        ///< The worker died: of a signal, or by exit().
+    timeout = 2,      ///< The task ran out of time or CPU time.
+    memory = 4,       ///< The task threw std::bad_alloc.
+    exception = 8,    ///< The task threw anything (std::bad_alloc included).
+};
+
+constexpr RetryOn operator|(RetryOn a, RetryOn b) noexcept {
+    return static_cast<RetryOn>(static_cast<std::uint32_t>(a) | static_cast<std::uint32_t>(b));
+}
+constexpr bool operator&(RetryOn a, RetryOn b) noexcept {
+    return (static_cast<std::uint32_t>(a) & static_cast<std::uint32_t>(b)) != 0;
+}
+
+/// A function with its arguments, to be called in each worker: `.initializer = setup`, or `.initializer = {connect, "host", 80}`.
+class Call {
+public:
+    /// Nothing to call.
+    Call() = default;
+    template <class Function, class... Args>
+        requires(!std::is_same_v<std::remove_cvref_t<Function>, Call>)
+    Call(Function function, Args&&... arguments)
+        : call_(detail::make_call(std::move(function), std::forward<Args>(arguments)...)) {}
+
+    explicit operator bool() const noexcept { return call_ != nullptr; }
+    detail::CallBase* get() const noexcept { return call_.get(); }
+
+private:
+    std::shared_ptr<detail::CallBase> call_;
+};
+
+/// The same, spelled as a call: `.initializer = multihull::call(connect, "host", 80)`.
+template <class Function, class... Args>
+Call call(Function function, Args&&... arguments) {
+    return Call(std::move(function), std::forward<Args>(arguments)...);
+}
+
+/// Settings of a pool. All have sensible defaults; durations and sizes of 0 stand for "no limit".
+struct PoolOptions {
+    std::size_t processes = 0;                   ///< Workers; 0: as many as cpu_count().
+    std::chrono::nanoseconds task_timeout{0};    ///< A task that runs longer is ended; its future throws TaskTimeout.
+    Limits limits{};                             ///< Of each worker's private memory, and of each task's CPU time.
+    unsigned retries = 0;                        ///< Attempts beyond the first.
+    RetryOn retry_on = RetryOn::crash | RetryOn::timeout;
+    std::size_t max_tasks_per_child = 0;    ///< A worker is replaced after this many tasks.
+    std::size_t max_growth_per_child =
+        0;                   ///< A worker is replaced when its private memory has grown by this many bytes.
+    Call initializer{};      ///< Called in each worker before its first task. A throw makes the pool a BrokenPool.
+    Call exit_function{};    ///< Called in each worker that leaves in good order.
+    std::optional<StartMethod> start_method{};
+    bool capture_stderr =
+        true;              ///< Keep the last lines of each worker's stderr for error messages; they are passed on.
+    std::string name{};    ///< Shown in messages; "Pool-N" where empty.
+};
+
+/// Settings of one task, where they differ from its pool's.
+struct TaskOptions {
+    std::optional<std::chrono::nanoseconds> timeout{};
+    std::optional<std::size_t> memory{};    ///< Bytes of private memory beyond what the worker had when it started.
+    std::optional<std::chrono::nanoseconds> cpu_time{};
+    std::optional<unsigned> retries{};
+    std::optional<RetryOn> retry_on{};
+    std::size_t chunksize = 0;    ///< Of a map: inputs a worker takes at once; 0: by measuring.
+};
+
+}    // namespace multihull

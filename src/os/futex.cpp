@@ -1,0 +1,33 @@
+#include "os/futex.hpp"
+
+#include "os/clock.hpp"
+
+#include <cerrno>
+#include <climits>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace multihull::os {
+
+bool futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, std::int64_t deadline_ns) noexcept {
+    timespec deadline{};
+    timespec* limit = nullptr;
+    if (deadline_ns != kNever) {
+        deadline.tv_sec = deadline_ns / 1'000'000'000;
+        deadline.tv_nsec = deadline_ns % 1'000'000'000;
+        limit = &deadline;
+    }
+    // FUTEX_WAIT_BITSET takes an absolute monotonic deadline, so that a signal does not start the wait anew.
+    const long result =
+        ::syscall(SYS_futex, &word, FUTEX_WAIT_BITSET, expected, limit, nullptr, FUTEX_BITSET_MATCH_ANY);
+    return result == 0 || errno != ETIMEDOUT;
+}
+
+void futex_wake(const std::atomic<std::uint32_t>& word, int count) noexcept {
+    ::syscall(SYS_futex, &word, FUTEX_WAKE, count, nullptr, nullptr, 0);
+}
+
+void futex_wake_all(const std::atomic<std::uint32_t>& word) noexcept { futex_wake(word, INT_MAX); }
+
+}    // namespace multihull::os

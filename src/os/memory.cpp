@@ -1,0 +1,63 @@
+#include "os/memory.hpp"
+
+#include "os/fault.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+namespace multihull::os {
+
+Mapping& Mapping::operator=(Mapping&& other) noexcept {
+    if (this != &other) {
+        reset();
+        address_ = std::exchange(other.address_, nullptr);
+        size_ = std::exchange(other.size_, 0);
+    }
+    return *this;
+}
+
+void Mapping::reset() noexcept {
+    if (address_ != nullptr) ::munmap(std::exchange(address_, nullptr), std::exchange(size_, 0));
+}
+
+Fd make_memfd(const char* name, std::size_t size) {
+    Fd fd(checked(Call::memfd_create, [&] { return ::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING); }));
+    if (!fd) throw_errno("memfd_create");
+    if (checked(Call::ftruncate, [&] { return ::ftruncate(fd.get(), static_cast<off_t>(size)); }) != 0) {
+        throw_errno("ftruncate of shared memory");
+    }
+    ::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+    return fd;
+}
+
+Mapping map_shared(const Fd& fd, std::size_t size) {
+    void* address = MAP_FAILED;
+    if (!fails(Call::mmap)) {
+        address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd.get(), 0);
+    }
+    if (address == MAP_FAILED) throw_errno("mmap of shared memory");
+    // A core dump of a worker is about its own memory; the shared reservation would only drown it.
+    ::madvise(address, size, MADV_DONTDUMP);
+    return Mapping(address, size);
+}
+
+void punch_hole(void* address, std::size_t size) noexcept {
+    if (size != 0) ::madvise(address, size, MADV_REMOVE);
+}
+
+void populate(void* address, std::size_t size) noexcept {
+#ifdef MADV_POPULATE_WRITE
+    ::madvise(address, size, MADV_POPULATE_WRITE);
+#else
+    static_cast<void>(address);
+    static_cast<void>(size);
+#endif
+}
+
+std::size_t page_size() noexcept {
+    static const auto size = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    return size;
+}
+
+}    // namespace multihull::os

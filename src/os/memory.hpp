@@ -1,0 +1,41 @@
+// Anonymous shared memory: a sealed memfd and its mapping.
+#pragma once
+
+#include "os/fd.hpp"
+
+#include <cstddef>
+
+namespace multihull::os {
+
+/// A mapping that unmaps itself.
+class Mapping {
+public:
+    Mapping() = default;
+    Mapping(void* address, std::size_t size) noexcept : address_(address), size_(size) {}
+    Mapping(Mapping&& other) noexcept
+        : address_(std::exchange(other.address_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    Mapping& operator=(Mapping&& other) noexcept;
+    ~Mapping() { reset(); }
+
+    std::byte* data() const noexcept { return static_cast<std::byte*>(address_); }
+    std::size_t size() const noexcept { return size_; }
+    explicit operator bool() const noexcept { return address_ != nullptr; }
+    void reset() noexcept;
+
+private:
+    void* address_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+/// A memfd of a fixed size: sealed, so that no process can shrink it and make the others fault. Takes no memory until touched.
+Fd make_memfd(const char* name, std::size_t size);
+/// Maps a descriptor shared, readable and writable, without reserving swap, left out of core dumps.
+Mapping map_shared(const Fd& fd, std::size_t size);
+/// Gives the pages of a range of shared memory back to the system; they read as zeros afterwards.
+void punch_hole(void* address, std::size_t size) noexcept;
+/// Touches pages ahead for writing, where the kernel can (Linux 5.14).
+void populate(void* address, std::size_t size) noexcept;
+
+std::size_t page_size() noexcept;
+
+}    // namespace multihull::os

@@ -1,0 +1,627 @@
+#include "pool/engine.hpp"
+
+#include "codec/exceptions.hpp"
+#include "os/fault.hpp"
+#include "os/process.hpp"
+#include "pool/map_state.hpp"
+#include "pool/worker.hpp"
+#include "shm/growth.hpp"
+
+#include <multihull/log.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <csignal>
+#include <cstring>
+#include <stdexcept>
+
+namespace multihull::detail {
+
+namespace {
+
+std::atomic<unsigned> pool_count{0};
+
+constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) { return (value + unit - 1) / unit * unit; }
+
+// Slots in use at once above which their memory is given back when all are free.
+constexpr std::size_t kKeepSlots = 65536;
+constexpr std::uint64_t kRingPiece = std::uint64_t{1} << 18;
+
+PoolOptions checked_options(PoolOptions options) {
+    if (options.processes == 0) options.processes = os::usable_cpus();
+    if (options.processes > kMaxWorkers) {
+        throw std::invalid_argument(
+            "a pool of " + std::to_string(options.processes) +
+            " workers is more than a pool can have (4096): ask for as many as there are processors");
+    }
+    if (options.name.empty()) options.name = "Pool-" + std::to_string(pool_count.fetch_add(1) + 1);
+    return options;
+}
+
+void copy_name(char (&out)[64], const std::string& name) {
+    const std::size_t size = std::min(name.size(), sizeof out - 1);
+    std::memcpy(out, name.data(), size);
+    out[size] = '\0';
+}
+
+shm::Offset make_home(const PoolOptions& options) {
+    watch_forks();
+    auto& region = shm::Region::instance();
+    const shm::Offset home = region.claim_home();
+    const std::uint64_t size = region.home_size();
+    auto& header = *region.at<PoolHeader>(home);
+    std::memset(static_cast<void*>(&header), 0, sizeof header);
+    header.workers_offset = round_up(sizeof(PoolHeader), 4096);
+    header.ring_offset = round_up(header.workers_offset + options.processes * sizeof(WorkerSlot), 4096);
+    // A power of two of names, and no more slots than names: the queue cannot overflow.
+    const std::uint64_t room = size - header.ring_offset;
+    const std::uint64_t ring = std::bit_ceil(room / sizeof(TaskSlot));
+    header.slots_offset = round_up(header.ring_offset + ring * sizeof(std::uint32_t), 4096);
+    header.slot_capacity = (size - header.slots_offset) / sizeof(TaskSlot);
+    header.ring_mask = ring - 1;
+    header.memory_limit = options.limits.memory;
+    header.max_tasks = options.max_tasks_per_child;
+    header.max_growth = options.max_growth_per_child;
+    header.cpus = static_cast<std::uint32_t>(os::usable_cpus());
+    header.worker_count = static_cast<std::uint32_t>(options.processes);
+    copy_name(header.name, options.name);
+    copy_name(header.owner_name, current_process().name());
+    return home;
+}
+
+}    // namespace
+
+Engine::Engine(PoolOptions options)
+    : options_(checked_options(std::move(options))), home_(make_home(options_)), workers_(options_.processes) {
+    try {
+        put_initial_call(options_.initializer, home_.header.initializer_offset, home_.header.initializer_size);
+        initializer_block_ = home_.header.initializer_offset;
+        initializer_size_ = home_.header.initializer_size;
+        put_initial_call(options_.exit_function, home_.header.exit_offset, home_.header.exit_size);
+        exit_block_ = home_.header.exit_offset;
+        exit_size_ = home_.header.exit_size;
+    } catch (...) {
+        shm::Region::instance().release_home(home_.offset);
+        throw;
+    }
+}
+
+void Engine::put_initial_call(const Call& call, std::uint64_t& offset, std::uint64_t& size) {
+    if (!call) return;
+    shm::HeapGrowth growth;
+    Writer writer({}, growth);
+    writer.put(call.get()->token());
+    call.get()->encode_to(writer);
+    const std::size_t written = writer.size();
+    const auto [block, capacity] = growth.take();
+    // The heap needs the size that was asked for; the worker's reader stops where the call ends.
+    static_cast<void>(written);
+    offset = block;
+    size = capacity;
+}
+
+void Engine::start() {
+    switch (options_.start_method.value_or(default_start_method())) {
+        case StartMethod::fork:
+            warn_if_threaded("a pool started by fork");
+            zygote_ = Zygote::fork_snapshot();
+            own_zygote_ = true;
+            break;
+        case StartMethod::forkserver:
+            zygote_ = Zygote::forkserver();
+            if (!zygote_) {
+                throw StartError(
+                    "the start method forkserver needs multihull::init(argc, argv) as main's first line; it was not "
+                    "called");
+            }
+            break;
+        case StartMethod::spawn:
+            zygote_ = Zygote::spawn();
+            own_zygote_ = true;
+            break;
+    }
+    Supervisor::instance().add(shared_from_this());
+    for (std::uint32_t i = 0; i < home_.header.worker_count; ++i) start_worker(i);
+}
+
+Engine::~Engine() {
+    if (!ours()) return;    // the copy in a forked child: everything belongs to the parent
+    for (Record& record : records_) {
+        if (record.in_use && record.block != 0) shm::Heap::instance().free(record.block, record.block_size);
+    }
+    for (const Legacy& legacy : legacies_) shm::Region::instance().release_owned(legacy.number);
+    shm::Heap::instance().free(initializer_block_, initializer_size_);
+    shm::Heap::instance().free(exit_block_, exit_size_);
+    shm::Region::instance().release_home(home_.offset);
+}
+
+void Engine::require_usable() const {
+    if (!ours())
+        throw PoolClosed("pool " + options_.name +
+                         " belongs to the process that made it, not to this forked child: make a pool here");
+}
+
+// Needs mutex_.
+std::uint32_t Engine::acquire_slot() {
+    recycle_ended_abandoned();
+    if (!free_.empty()) {
+        const std::uint32_t task = free_.back();
+        free_.pop_back();
+        return task;
+    }
+    if (records_.size() >= home_.header.slot_capacity) {
+        for (std::size_t n = abandoned_.size(); n > 0 && free_.empty(); --n) recycle_ended_abandoned();
+        if (free_.empty()) {
+            throw Error("pool " + options_.name + " holds " + std::to_string(records_.size()) +
+                        " tasks that wait or whose futures are still kept: collect results before submitting more, or "
+                        "use imap()");
+        }
+        return acquire_slot();
+    }
+    records_.emplace_back();
+    return static_cast<std::uint32_t>(records_.size() - 1);
+}
+
+// Needs mutex_. Looks at the two oldest, so that the list stays short at a constant price for each new task.
+void Engine::recycle_ended_abandoned() noexcept {
+    for (int n = 0; n < 2 && !abandoned_.empty(); ++n) {
+        const std::uint32_t task = abandoned_.front();
+        abandoned_.pop_front();
+        const bool ended = task_state::ended(slot(task).state.load(std::memory_order_acquire));
+        if (ended && records_[task].references == 0) {
+            recycle_slot(task);
+        } else if (records_[task].references == 0) {
+            abandoned_.push_back(task);
+        }
+    }
+}
+
+// Needs mutex_.
+void Engine::recycle_slot(std::uint32_t task) noexcept {
+    auto& region = shm::Region::instance();
+    Record& record = records_[task];
+    TaskSlot& shared = slot(task);
+    const std::uint64_t result_block = shared.result_block;
+    if (result_block != 0 && result_block % alignof(ResultBlock) == 0 &&
+        region.in_extents(result_block, sizeof(ResultBlock))) {
+        region.at<ResultBlock>(result_block)->released.store(1, std::memory_order_release);
+    }
+    shared.result_block = 0;
+    if (record.block != 0) shm::Heap::instance().free(record.block, record.block_size);
+    record.block = 0;
+    record.lost = nullptr;
+    record.map.reset();
+    record.in_use = false;
+    shared.state.store((record.generation << task_state::kGenerationShift) | task_state::free,
+                       std::memory_order_release);
+    free_.push_back(task);
+    --live_;
+    if (!legacies_.empty()) {
+        std::erase_if(legacies_, [&](Legacy& legacy) {
+            if (record.sequence > legacy.last_sequence || --legacy.remaining != 0) return false;
+            region.release_owned(legacy.number);
+            return true;
+        });
+    }
+    if (live_ == 0 && records_.size() > kKeepSlots) {
+        records_.clear();
+        free_.clear();
+        os::punch_hole(home_.slots + kKeepSlots, (home_.header.slot_capacity - kKeepSlots) * sizeof(TaskSlot));
+    }
+}
+
+std::uint32_t Engine::enqueue_new(Token token, CallBuffer* buffer, const void* inline_arguments,
+                                  std::size_t inline_size, const TaskOptions* options, PartTask part) {
+    std::chrono::nanoseconds timeout = options_.task_timeout;
+    std::chrono::nanoseconds cpu_time = options_.limits.cpu_time;
+    std::size_t memory = options_.limits.memory;
+    unsigned retries = options_.retries;
+    RetryOn retry_on = options_.retry_on;
+    if (options != nullptr) {
+        timeout = options->timeout.value_or(timeout);
+        cpu_time = options->cpu_time.value_or(cpu_time);
+        memory = options->memory.value_or(memory);
+        retries = options->retries.value_or(retries);
+        retry_on = options->retry_on.value_or(retry_on);
+    }
+    const bool timed = timeout.count() > 0 || cpu_time.count() > 0;
+    bool wake_supervisor = false;
+    std::uint32_t task = 0;
+    {
+        const std::lock_guard guard(mutex_);
+        if (broken_) std::rethrow_exception(broken_);
+        if (closed_) throw PoolClosed("pool " + options_.name + " was closed: it takes no more tasks");
+        task = acquire_slot();
+        Record& record = records_[task];
+        record.references = 1;
+        record.generation = (record.generation + 1) & 0x3fff;
+        record.in_use = true;
+        record.cancelled = false;
+        record.attempts_left = retries;
+        record.retry_on = retry_on;
+        record.map = std::move(part.map);
+        record.part = part.part;
+        record.sequence = next_sequence_++;
+        ++live_;
+
+        TaskSlot& shared = slot(task);
+        shared.is_map = record.map ? 1 : 0;
+        shared.token = token;
+        shared.memory_limit = memory;
+        shared.time_limit_ns = std::max<std::int64_t>(timeout.count(), 0);
+        shared.cpu_limit_ns = std::max<std::int64_t>(cpu_time.count(), 0);
+        shared.exception_retries = (retry_on & RetryOn::exception) || (retry_on & RetryOn::memory) ? retries : 0;
+        shared.retry_on = static_cast<std::uint32_t>(retry_on);
+        shared.result_offset = 0;
+        shared.result_size = 0;
+        shared.result_block = 0;
+        shared.arguments_offset = 0;
+        if (buffer == nullptr) {
+            std::memcpy(shared.arguments, inline_arguments, inline_size);
+            shared.arguments_size = inline_size;
+        } else {
+            shared.arguments_size = buffer->writer_.size();
+            if (buffer->room_.block != 0) {
+                record.block = std::exchange(buffer->room_.block, 0);
+                record.block_size = buffer->room_.size;
+                shared.arguments_offset = record.block;
+            } else {
+                std::memcpy(shared.arguments, buffer->writer_.bytes().data(), shared.arguments_size);
+            }
+        }
+        shared.state.store((record.generation << task_state::kGenerationShift) | (timed ? task_state::kTimed : 0) |
+                               task_state::queued,
+                           std::memory_order_release);
+        push(task);
+        if (timed) {
+            for (const auto limit : {timeout.count(), cpu_time.count()}) {
+                if (limit > 0) shortest_limit_ns_ = std::min<std::int64_t>(shortest_limit_ns_, limit);
+            }
+            wake_supervisor = !std::exchange(limits_watched_, true);
+        }
+    }
+    wake_worker();
+    if (wake_supervisor) Supervisor::instance().wake();
+    return task;
+}
+
+// Needs mutex_: the parent is the one writer of the ring and its tail.
+void Engine::push(std::uint32_t task) noexcept {
+    PoolHeader& header = home_.header;
+    const std::uint64_t tail = header.tail.load(std::memory_order_relaxed);
+    // Names of cancelled tasks pile up while every worker is busy; whoever comes by may skip them.
+    while (tail - header.head.load(std::memory_order_acquire) > header.ring_mask) {
+        std::uint64_t head = header.head.load(std::memory_order_acquire);
+        const std::uint32_t named = home_.ring[head & header.ring_mask].load(std::memory_order_relaxed);
+        if (task_state::phase(slot(named).state.load(std::memory_order_acquire)) == task_state::queued) break;
+        header.head.compare_exchange_strong(head, head + 1, std::memory_order_acq_rel);
+    }
+    home_.ring[tail & header.ring_mask].store(task, std::memory_order_relaxed);
+    // Pairs with the worker's load of tail (the slot and its name are whole), and, sequentially consistent, with its raise of
+    // `sleepers`: either it sees this task or wake_worker() sees it sleep.
+    header.tail.store(tail + 1, std::memory_order_seq_cst);
+    if ((tail + 1) % kRingPiece == 0 && tail + 1 >= 2 * kRingPiece) {
+        const std::uint64_t begin = tail + 1 - 2 * kRingPiece;
+        if (header.head.load(std::memory_order_acquire) >= begin + kRingPiece) {
+            os::punch_hole(&home_.ring[begin & header.ring_mask], kRingPiece * sizeof(std::uint32_t));
+        }
+    }
+}
+
+void Engine::wake_worker() noexcept {
+    PoolHeader& header = home_.header;
+    std::uint32_t sleepers = header.sleepers.load(std::memory_order_seq_cst);
+    if (sleepers == 0) return;
+    // A worker that waits awake gives up its place before it takes a task, so it will see this one, if it is the only one.
+    if (header.spinner.load(std::memory_order_seq_cst) != 0 &&
+        header.tail.load(std::memory_order_seq_cst) - header.head.load(std::memory_order_seq_cst) <= 1) {
+        return;
+    }
+    while (sleepers != 0) {
+        if (header.sleepers.compare_exchange_weak(sleepers, sleepers - 1, std::memory_order_seq_cst)) {
+            header.epoch.fetch_add(1, std::memory_order_seq_cst);
+            os::futex_wake(header.epoch, 1);
+            return;
+        }
+    }
+}
+
+void Engine::wake_all_workers() noexcept {
+    // `sleepers` is left too high rather than too low: the next wakers find nobody and take it down again.
+    home_.header.epoch.fetch_add(1, std::memory_order_seq_cst);
+    os::futex_wake_all(home_.header.epoch);
+}
+
+std::uint32_t Engine::submit(Token token, CallBuffer& buffer, const TaskOptions* options) {
+    require_usable();
+    return enqueue_new(token, &buffer, nullptr, 0, options, {});
+}
+
+std::shared_ptr<Completion> Engine::submit_map(CallBuffer& call, MapPlan plan, const TaskOptions* options) {
+    require_usable();
+    return MapState::start(shared_from_this(), call, plan, options);
+}
+
+bool Engine::ready(std::uint32_t task) noexcept {
+    return task_state::ended(slot(task).state.load(std::memory_order_acquire));
+}
+
+bool Engine::wait(std::uint32_t task, std::int64_t deadline_ns) {
+    require_usable();
+    auto& word = slot(task).state;
+    std::uint32_t state = word.load(std::memory_order_acquire);
+    if (task_state::ended(state)) return true;
+    // Waiting awake pays while answers come within microseconds; the time spent on it follows how often that was so.
+    if (home_.header.cpus > 1) {
+        const int budget = spin_ns_.load(std::memory_order_relaxed);
+        const std::int64_t until = std::min(os::now_ns() + budget, deadline_ns);
+        do {
+            for (int i = 0; i < 16; ++i) {
+                os::relax_cpu();
+                state = word.load(std::memory_order_acquire);
+                if (!task_state::ended(state)) continue;
+                spin_ns_.store(std::min(budget * 2, 20'000), std::memory_order_relaxed);
+                return true;
+            }
+        } while (os::now_ns() < until);
+        spin_ns_.store(std::max(budget / 2, 500), std::memory_order_relaxed);
+    }
+    for (;;) {
+        state = word.load(std::memory_order_acquire);
+        if (task_state::ended(state)) return true;
+        if ((state & task_state::kWaiter) == 0) {
+            word.compare_exchange_weak(state, state | task_state::kWaiter, std::memory_order_acq_rel);
+            continue;
+        }
+        if (!os::futex_wait(word, state, deadline_ns)) return ready(task);
+    }
+}
+
+namespace {
+
+// The bytes of a result, wherever the worker says that they are; throws when that can't be.
+std::span<const std::byte> result_bytes(const TaskSlot& slot) {
+    const std::uint64_t offset = slot.result_offset;
+    const std::uint64_t size = slot.result_size;
+    if (offset == 0 && size <= kInlineResult) return {slot.result, size};
+    const auto& region = shm::Region::instance();
+    if (offset != 0 && region.in_extents(offset, size)) return {region.at(offset), size};
+    throw CodecError("a worker left a result that lies outside of its memory: it was overwritten");
+}
+
+}    // namespace
+
+std::exception_ptr Engine::failure(std::uint32_t task) {
+    switch (task_state::phase(slot(task).state.load(std::memory_order_acquire))) {
+        case task_state::exception:
+            try {
+                Reader reader(result_bytes(slot(task)));
+                return decode_exception(reader);
+            } catch (const CodecError&) {
+                return std::current_exception();
+            }
+        case task_state::lost: {
+            const std::lock_guard guard(mutex_);
+            return records_[task].lost;
+        }
+        default:
+            return nullptr;
+    }
+}
+
+void Engine::read(std::uint32_t task, ReadResult reader_of, void* out) {
+    if (auto why = failure(task)) std::rethrow_exception(std::move(why));
+    Reader reader(result_bytes(slot(task)));
+    ResultSource source;
+    source.reader = &reader;
+    reader_of(source, out);
+}
+
+void Engine::rethrow_if_lost(std::uint32_t task) {
+    if (auto why = failure(task)) std::rethrow_exception(std::move(why));
+}
+
+// Needs mutex_. Ends a task as lost if it still is in `state`; `state` then holds what it is now, as in a compare-and-swap.
+bool Engine::try_end(std::uint32_t task, std::uint32_t& state, std::exception_ptr why) {
+    auto& word = slot(task).state;
+    records_[task].lost = std::move(why);    // first: whoever sees the word reads this
+    if (!word.compare_exchange_strong(state, task_state::with_phase(state, task_state::lost),
+                                      std::memory_order_acq_rel))
+        return false;
+    if (state & task_state::kWaiter) os::futex_wake_all(word);
+    if (!records_[task].callbacks.empty()) {
+        callback_queue_.push_back(task);
+        notify_callback_thread();
+    }
+    changed_.notify_all();
+    return true;
+}
+
+// Needs mutex_. Ends a task that no living worker holds.
+void Engine::end_lost(std::uint32_t task, std::exception_ptr why) {
+    std::uint32_t state = slot(task).state.load(std::memory_order_acquire);
+    while (!try_end(task, state, why)) {}
+}
+
+bool Engine::cancel(std::uint32_t task) {
+    require_usable();
+    std::shared_ptr<Worker> victim;
+    {
+        const std::lock_guard guard(mutex_);
+        auto& word = slot(task).state;
+        std::uint32_t state = word.load(std::memory_order_acquire);
+        for (;;) {
+            if (task_state::phase(state) == task_state::queued) {
+                // Whoever comes first has it: a worker that takes it, or this.
+                if (!try_end(task, state,
+                             std::make_exception_ptr(Cancelled("the task was cancelled before it started"))))
+                    continue;
+                return true;
+            }
+            if (task_state::phase(state) == task_state::taken) {
+                records_[task].cancelled = true;
+                if (!word.compare_exchange_weak(state, task_state::with_phase(state, task_state::condemned),
+                                                std::memory_order_acq_rel)) {
+                    continue;
+                }
+                const std::uint32_t index = task_state::worker(state);
+                if (index < workers_.size()) victim = workers_[index];
+                break;
+            }
+            return task_state::phase(state) == task_state::condemned && records_[task].cancelled;
+        }
+        if (victim && victim->doom == Doom::none) {
+            victim->doom = Doom::cancelled;
+            victim->killed = os::signal_process(victim->pidfd, SIGKILL);
+        }
+    }
+    return true;
+}
+
+void Engine::retain(std::uint32_t task) noexcept {
+    if (!ours()) return;
+    const std::lock_guard guard(mutex_);
+    ++records_[task].references;
+}
+
+void Engine::release(std::uint32_t task) noexcept {
+    if (!ours()) return;
+    std::shared_ptr<MapState> map;    // destroyed after the lock is gone
+    const std::lock_guard guard(mutex_);
+    Record& record = records_[task];
+    if (--record.references != 0) return;
+    map = record.map;
+    if (task_state::ended(slot(task).state.load(std::memory_order_acquire)) && record.callbacks.empty()) {
+        recycle_slot(task);
+    } else {
+        abandoned_.push_back(task);
+    }
+}
+
+void Engine::close() {
+    require_usable();
+    const std::lock_guard guard(mutex_);
+    if (closed_) return;
+    closed_ = true;
+    home_.header.mode.store(PoolHeader::closing, std::memory_order_seq_cst);
+    wake_all_workers();
+}
+
+void Engine::join() {
+    require_usable();
+    if (Supervisor::instance().is_this_thread()) throw Error("a pool can't be joined from the library's own thread");
+    {
+        std::unique_lock guard(mutex_);
+        if (!closed_)
+            throw Error("pool " + options_.name + " still takes tasks: call close() or terminate() before join()");
+        changed_.wait(guard, [&] { return alive_ == 0 && (terminated_ || broken_ || queue_empty()); });
+        if (terminated_) {
+            fail_everything(std::make_exception_ptr(Cancelled("the task was cancelled: its pool was terminated")));
+        }
+        callback_stop_ = true;
+        notify_callback_thread();
+    }
+    if (callback_thread_.joinable()) {
+        if (callback_thread_.get_id() == std::this_thread::get_id()) {
+            callback_thread_.detach();
+        } else {
+            callback_thread_.join();
+        }
+    }
+    if (own_zygote_ && zygote_) {
+        zygote_->leave_now();
+        zygote_->wait();
+    }
+    Supervisor::instance().remove(this);
+}
+
+void Engine::terminate() noexcept {
+    if (!ours()) return;
+    const std::lock_guard guard(mutex_);
+    closed_ = true;
+    terminated_ = true;
+    home_.header.mode.store(PoolHeader::stopped, std::memory_order_seq_cst);
+    for (const auto& worker : workers_) {
+        if (!worker) continue;
+        if (worker->doom == Doom::none) worker->doom = Doom::terminated;
+        worker->killed = os::signal_process(worker->pidfd, SIGKILL);
+    }
+    changed_.notify_all();
+}
+
+// Needs mutex_. Only when no worker is alive: nobody writes to what is freed by those who are told.
+void Engine::fail_everything(std::exception_ptr why) {
+    for (std::uint32_t task = 0; task < records_.size(); ++task) {
+        if (!records_[task].in_use) continue;
+        if (!task_state::ended(slot(task).state.load(std::memory_order_acquire))) end_lost(task, why);
+    }
+}
+
+// The interface of templates.
+
+CallBuffer::CallBuffer() : writer_(first_, room_) {}
+CallBuffer::~CallBuffer() = default;
+
+CallBuffer::Room::~Room() {
+    if (block != 0) shm::Heap::instance().free(block, size);
+}
+
+std::span<std::byte> CallBuffer::Room::grow(std::span<const std::byte> used, std::size_t capacity) {
+    const shm::Offset fresh = shm::Heap::instance().allocate(capacity);
+    if (fresh == 0) throw std::bad_alloc();
+    std::byte* const bytes = shm::Region::instance().at(fresh);
+    if (!used.empty()) std::memcpy(bytes, used.data(), used.size());
+    if (block != 0) shm::Heap::instance().free(block, size);
+    block = fresh;
+    size = capacity;
+    return {bytes, capacity};
+}
+
+SharedBlock::SharedBlock(std::size_t size) : offset_(shm::Heap::instance().allocate(size)), size_(size) {
+    if (offset_ == 0) throw std::bad_alloc();
+}
+
+SharedBlock SharedBlock::take(CallBuffer& buffer) {
+    if (buffer.room_.block != 0) return adopt(std::exchange(buffer.room_.block, 0), buffer.room_.size);
+    SharedBlock block(std::max<std::size_t>(buffer.writer_.size(), 1));
+    if (buffer.writer_.size() != 0) std::memcpy(block.data(), buffer.writer_.bytes().data(), buffer.writer_.size());
+    return block;
+}
+
+SharedBlock::SharedBlock(SharedBlock&& other) noexcept : offset_(std::exchange(other.offset_, 0)), size_(other.size_) {}
+
+SharedBlock& SharedBlock::operator=(SharedBlock&& other) noexcept {
+    std::swap(offset_, other.offset_);
+    std::swap(size_, other.size_);
+    return *this;
+}
+
+SharedBlock::~SharedBlock() {
+    if (offset_ != 0) shm::Heap::instance().free(offset_, size_);
+}
+
+std::byte* SharedBlock::data() const noexcept { return shm::Region::instance().at(offset_); }
+
+std::shared_ptr<Engine> make_engine(PoolOptions options) {
+    auto engine = std::make_shared<Engine>(std::move(options));
+    engine->start();
+    return engine;
+}
+
+std::shared_ptr<Completion> as_completion(std::shared_ptr<Engine> engine) noexcept { return engine; }
+std::size_t worker_count(const Engine& engine) noexcept { return engine.workers(); }
+
+std::uint32_t submit_call(Engine& engine, Token token, CallBuffer& buffer, const TaskOptions* options) {
+    return engine.submit(token, buffer, options);
+}
+
+std::shared_ptr<Completion> submit_map(const std::shared_ptr<Engine>& engine, CallBuffer& call, MapPlan plan,
+                                       const TaskOptions* options) {
+    return engine->submit_map(call, plan, options);
+}
+
+void close_engine(Engine& engine) { engine.close(); }
+void join_engine(Engine& engine) { engine.join(); }
+void terminate_engine(Engine& engine) noexcept { engine.terminate(); }
+
+}    // namespace multihull::detail

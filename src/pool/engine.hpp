@@ -1,0 +1,205 @@
+// The engine of a pool, in the process that made it: tasks go in, outcomes come out, workers are kept alive.
+//
+// Thread-safe. Belongs to the process that made it; a forked child can only drop it.
+//
+// Invariants
+// (1) Everything that decides (owners of blocks, attempts left, outcomes of lost tasks, callbacks) is private to this process.
+//     Shared memory is read with its indices, sizes and states checked.
+// (2) A task slot is on the free list, or in use; in use it has a record whose `references` counts futures, the map it belongs to,
+//     and callbacks to come. It is used again only when it has ended and nobody refers to it.
+// (3) mutex_ is never held while waiting, calling back, or asking the zygote for something.
+#pragma once
+
+#include "os/clock.hpp"
+#include "os/fd.hpp"
+#include "os/futex.hpp"
+#include "pool/layout.hpp"
+#include "process/self.hpp"
+#include "process/supervisor.hpp"
+#include "process/zygote.hpp"
+
+#include <multihull/detail/engine.hpp>
+#include <multihull/error.hpp>
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace multihull::detail {
+
+class MapState;
+
+/// Why the supervisor ends a worker.
+enum class Doom { none, timeout, cpu_time, cancelled, terminated };
+
+class Engine final : public Completion, public Supervised, public std::enable_shared_from_this<Engine> {
+public:
+    explicit Engine(PoolOptions options);
+    ~Engine() override;
+
+    /// Starts the workers; apart from the constructor because they need a shared_ptr to this.
+    void start();
+
+    std::uint32_t submit(Token token, CallBuffer& buffer, const TaskOptions* options);
+    std::shared_ptr<Completion> submit_map(CallBuffer& call, MapPlan plan, const TaskOptions* options);
+
+    void close();
+    void join();
+    void terminate() noexcept;
+    std::size_t workers() const noexcept { return home_.header.worker_count; }
+
+    // Completion
+    bool ready(std::uint32_t task) noexcept override;
+    bool wait(std::uint32_t task, std::int64_t deadline_ns) override;
+    std::exception_ptr failure(std::uint32_t task) override;
+    void read(std::uint32_t task, ReadResult reader, void* out) override;
+    bool cancel(std::uint32_t task) override;
+    void on_done(std::uint32_t task, std::function<void()> callback) override;
+    void retain(std::uint32_t task) noexcept override;
+    void release(std::uint32_t task) noexcept override;
+
+    // Supervised
+    void on_readable(int fd) override;
+    std::int64_t tick(std::int64_t now_ns) override;
+
+    /// What the outcome of a part of a map was, for its MapState.
+    void rethrow_if_lost(std::uint32_t task);
+    bool ours() const noexcept { return generation_ == fork_generation(); }
+    void require_usable() const;
+
+private:
+    friend class MapState;
+
+    /// One attempt at keeping a worker slot filled.
+    struct Worker final : ChildListener, std::enable_shared_from_this<Worker> {
+        std::weak_ptr<Engine> engine;
+        std::uint32_t index = 0;
+        pid_t pid = 0;
+        os::Fd pidfd;
+        os::Fd stderr_pipe;
+        std::string last_stderr;
+        bool was_ready = false;
+        Doom doom = Doom::none;
+        std::int64_t doom_limit_ns = 0;
+        std::int64_t kill_at_ns = os::kNever;    // when its time to write down its stack is over
+        bool killed = false;
+
+        void on_born(pid_t pid, os::Fd pidfd) override;
+        void on_not_born(int error) override;
+        void on_died(int code) override;
+    };
+
+    struct Record {
+        std::uint32_t references = 0;
+        std::uint32_t generation = 0;
+        bool in_use = false;
+        bool cancelled = false;
+        std::uint32_t attempts_left = 0;
+        RetryOn retry_on = RetryOn::nothing;
+        std::uint64_t block = 0;    // of its arguments, in this process's heap
+        std::size_t block_size = 0;
+        std::exception_ptr lost;
+        std::vector<std::function<void()>> callbacks;
+        std::shared_ptr<MapState> map;
+        std::uint32_t part = 0;
+        std::uint64_t sequence = 0;
+    };
+
+    /// Extents of a dead worker, kept until the tasks that may have results in them are gone.
+    struct Legacy {
+        std::uint32_t number;
+        std::uint64_t last_sequence;
+        std::size_t remaining;
+    };
+
+    struct PartTask {
+        std::shared_ptr<MapState> map;
+        std::uint32_t part;
+    };
+
+    // Tasks (engine.cpp)
+    std::uint32_t acquire_slot();
+    void recycle_slot(std::uint32_t task) noexcept;
+    void recycle_ended_abandoned() noexcept;
+    std::uint32_t enqueue_new(Token token, CallBuffer* buffer, const void* inline_arguments, std::size_t inline_size,
+                              const TaskOptions* options, PartTask part);
+    void push(std::uint32_t task) noexcept;
+    void wake_worker() noexcept;
+    void wake_all_workers() noexcept;
+    void end_lost(std::uint32_t task, std::exception_ptr why);
+    bool try_end(std::uint32_t task, std::uint32_t& state, std::exception_ptr why);
+    void put_initial_call(const Call& call, std::uint64_t& offset, std::uint64_t& size);
+    TaskSlot& slot(std::uint32_t task) const noexcept { return home_.slots[task]; }
+
+    // Workers (supervision.cpp)
+    void start_worker(std::uint32_t index);
+    void worker_born(Worker& worker, pid_t pid, os::Fd pidfd);
+    void worker_not_born(Worker& worker, int error);
+    void worker_died(Worker& worker, int code);
+    void settle_task(Worker& worker, int code);
+    void settle_map_part(Worker& worker, std::uint32_t task, int code);
+    void requeue(std::uint32_t task) noexcept;
+    void replace_zygote();
+    std::vector<std::uintptr_t> translate(std::vector<std::uintptr_t> frames) const;
+    bool live_timed_possible() const noexcept;
+    std::exception_ptr explain(Worker& worker, int code, std::optional<std::size_t> element);
+    void break_pool(std::exception_ptr why);
+    void fail_everything(std::exception_ptr why);
+    void inherit(pid_t dead);
+    std::int64_t check_limits(std::int64_t now_ns);
+    std::int64_t check_worker(Worker& worker, std::int64_t now_ns);
+    void doom_worker(Worker& worker, Doom doom, std::int64_t limit_ns);
+    void drain_stderr(Worker& worker, bool dead);
+    bool queue_empty() const noexcept;
+
+    // Callbacks (callbacks.cpp)
+    void ensure_callback_thread();
+    void run_callback_thread();
+    void collect_notified(std::vector<std::uint32_t>& tasks);
+    void run_callbacks(std::uint32_t task);
+    void notify_callback_thread() noexcept;
+
+    const std::uint32_t generation_ = fork_generation();
+    PoolOptions options_;
+    PoolHome home_;
+    shm::Offset initializer_block_ = 0;
+    std::size_t initializer_size_ = 0;
+    shm::Offset exit_block_ = 0;
+    std::size_t exit_size_ = 0;
+    std::shared_ptr<Zygote> zygote_;
+    std::mutex zygote_mutex_;
+    bool own_zygote_ = false;
+    std::atomic<int> spin_ns_{20'000};
+
+    mutable std::mutex mutex_;
+    std::condition_variable changed_;
+    std::deque<Record> records_;
+    std::vector<std::uint32_t> free_;
+    std::deque<std::uint32_t> abandoned_;    // tasks that nobody refers to and that may not have ended
+    std::size_t live_ = 0;                   // slots in use
+    std::uint64_t next_sequence_ = 1;
+    std::vector<Legacy> legacies_;
+    std::vector<std::shared_ptr<Worker>> workers_;    // by index; empty where none is alive or on its way
+    std::size_t alive_ = 0;
+    unsigned failed_starts_ = 0;    // in a row
+    std::exception_ptr broken_;
+    bool closed_ = false;
+    bool terminated_ = false;
+    std::vector<std::pair<std::int64_t, std::uint32_t>> restarts_;    // when, and which worker, after a failed start
+    std::int64_t shortest_limit_ns_ = os::kNever;
+    bool limits_watched_ = false;
+    bool stalled_stderr_ = false;    // the program's stderr takes nothing now; worker pipes are left to fill
+
+    std::thread callback_thread_;
+    std::uint32_t callback_tasks_ = 0;            // tasks with callbacks to come
+    std::deque<std::uint32_t> callback_queue_;    // ended by the supervisor, or to be looked at again
+    bool callback_stop_ = false;
+};
+
+}    // namespace multihull::detail

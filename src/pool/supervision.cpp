@@ -1,0 +1,553 @@
+// The engine's care for its workers: births, deaths, blame, limits. Runs in the supervisor's thread.
+#include "pool/engine.hpp"
+
+#include "os/fault.hpp"
+#include "os/process.hpp"
+#include "pool/map_state.hpp"
+#include "pool/worker.hpp"
+
+#include <multihull/log.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <system_error>
+#include <unistd.h>
+
+namespace multihull::detail {
+
+namespace {
+
+constexpr std::size_t kKeptStderr = 4096;
+constexpr unsigned kTriedStarts = 5;
+constexpr std::int64_t kStackGrace = 200'000'000;    // for a doomed worker to write down where it is
+
+std::string seconds_text(std::int64_t ns) {
+    char text[64];
+    std::snprintf(text, sizeof text, "%g s", static_cast<double>(ns) / 1e9);
+    return text;
+}
+
+}    // namespace
+
+void Engine::Worker::on_born(pid_t born, os::Fd fd) {
+    if (const auto owner = engine.lock()) owner->worker_born(*this, born, std::move(fd));
+}
+
+void Engine::Worker::on_not_born(int error) {
+    if (const auto owner = engine.lock()) owner->worker_not_born(*this, error);
+}
+
+void Engine::Worker::on_died(int code) {
+    if (const auto owner = engine.lock()) owner->worker_died(*this, code);
+}
+
+bool Engine::queue_empty() const noexcept {
+    PoolHeader& header = home_.header;
+    std::uint64_t head = header.head.load(std::memory_order_acquire);
+    // Names of tasks that were cancelled count for nothing.
+    while (head != header.tail.load(std::memory_order_acquire)) {
+        const std::uint32_t task = home_.ring[head & header.ring_mask].load(std::memory_order_relaxed);
+        if (task < header.slot_capacity &&
+            task_state::phase(slot(task).state.load(std::memory_order_acquire)) == task_state::queued) {
+            return false;
+        }
+        ++head;
+    }
+    return true;
+}
+
+// Without mutex_: the zygote may answer at once that it can't.
+void Engine::start_worker(std::uint32_t index) {
+    auto worker = std::make_shared<Worker>();
+    worker->engine = weak_from_this();
+    worker->index = index;
+    os::Fd write_end;
+    if (options_.capture_stderr) {
+        try {
+            os::FdPair pipe = os::make_pipe();
+            worker->stderr_pipe = std::move(pipe.first);
+            write_end = std::move(pipe.second);
+        } catch (const std::system_error&) {
+            // Out of descriptors: the worker keeps the program's stderr, and its last lines are not known.
+        }
+    }
+    {
+        const std::lock_guard guard(mutex_);
+        WorkerSlot& shared = home_.workers[index];
+        shared.current.store(0);
+        shared.claim.store(0);
+        shared.progress.store(0);
+        shared.notify_tail.store(0);
+        shared.notify_head.store(0);
+        shared.notify_overflow.store(0);
+        shared.start_error[0] = '\0';
+        shared.crash.reset();
+        shared.phase.store(WorkerSlot::starting);
+        workers_[index] = worker;
+        ++alive_;
+    }
+    if (worker->stderr_pipe) Supervisor::instance().watch(worker->stderr_pipe.get(), shared_from_this());
+    const std::uint64_t words[] = {home_.offset, index};
+    const int fd = write_end.get();
+    zygote_->fork_child(token_of(reinterpret_cast<const void*>(&worker_entry)), words,
+                        std::span(&fd, write_end ? 1 : 0), worker);
+}
+
+void Engine::worker_born(Worker& worker, pid_t pid, os::Fd pidfd) {
+    const std::lock_guard guard(mutex_);
+    worker.pid = pid;
+    worker.pidfd = std::move(pidfd);
+    if (worker.doom == Doom::none && (terminated_ || broken_)) worker.doom = Doom::terminated;
+    // Somebody may have wished it dead before this process knew its name.
+    if (worker.doom != Doom::none && !worker.killed) worker.killed = os::signal_process(worker.pidfd, SIGKILL);
+}
+
+void Engine::worker_not_born(Worker& worker, int error) {
+    const std::shared_ptr<Worker> keep = worker.shared_from_this();
+    if (worker.stderr_pipe) Supervisor::instance().unwatch(worker.stderr_pipe.get());
+    const bool zygote_gone = !zygote_->alive();
+    std::exception_ptr hopeless;
+    {
+        const std::lock_guard guard(mutex_);
+        if (workers_[worker.index] == keep) {
+            workers_[worker.index].reset();
+            --alive_;
+        }
+        if (!terminated_ && !broken_ && (!closed_ || !queue_empty())) {
+            ++failed_starts_;
+            if (alive_ == 0 && failed_starts_ >= kTriedStarts) {
+                hopeless = std::make_exception_ptr(BrokenPool(
+                    "pool " + options_.name + " can start no worker (" + os::errno_text(error) +
+                    "): raise the limits on processes (ulimit -u) and open files (ulimit -n), or free some memory"));
+            } else {
+                restarts_.emplace_back(os::now_ns() + std::int64_t{10'000'000} * failed_starts_, worker.index);
+            }
+        }
+        changed_.notify_all();
+    }
+    if (zygote_gone && !hopeless) {
+        try {
+            replace_zygote();
+        } catch (const std::exception& cause) {
+            hopeless = std::make_exception_ptr(BrokenPool(
+                "pool " + options_.name + " can start no more workers: the process that starts them was killed (" +
+                cause.what() + ")"));
+        }
+    }
+    if (hopeless) break_pool(hopeless);
+}
+
+// The zygote was killed, and its workers with it. A snapshot is gone for good; a program that ran init() can be started anew.
+void Engine::replace_zygote() {
+    const StartMethod method = options_.start_method.value_or(default_start_method());
+    if (own_zygote_ && method == StartMethod::fork) {
+        throw StartError(
+            "its snapshot of the program is lost: use the start method forkserver or spawn, which can begin again");
+    }
+    const std::lock_guard guard(zygote_mutex_);
+    if (zygote_->alive()) return;
+    zygote_ = own_zygote_ ? Zygote::spawn() : Zygote::forkserver();
+    if (!zygote_) throw StartError("there is no forkserver");
+}
+
+void Engine::worker_died(Worker& worker, int code) {
+    const std::shared_ptr<Worker> keep = worker.shared_from_this();
+    // Known to be dead from its zygote, except when that was killed itself: then death is on its way.
+    if (worker.pidfd && !zygote_->alive()) {
+        os::signal_process(worker.pidfd, SIGKILL);
+        os::wait_readable(worker.pidfd.get(), os::kNever);
+    }
+    if (worker.stderr_pipe) {
+        Supervisor::instance().unwatch(worker.stderr_pipe.get());
+        drain_stderr(worker, true);
+    }
+    bool replace = false;
+    bool last_of_broken = false;
+    std::exception_ptr hopeless;
+    {
+        const std::lock_guard guard(mutex_);
+        WorkerSlot& shared = home_.workers[worker.index];
+        const std::uint32_t phase = shared.phase.load(std::memory_order_acquire);
+        worker.was_ready = phase == WorkerSlot::ready || phase == WorkerSlot::leaving;
+        settle_task(worker, code);
+        std::uint32_t spinning = worker.index + 1;
+        home_.header.spinner.compare_exchange_strong(spinning, 0, std::memory_order_seq_cst);
+        inherit(worker.pid);
+        workers_[worker.index].reset();
+        --alive_;
+        if (worker.was_ready) {
+            failed_starts_ = 0;
+        } else if (worker.doom == Doom::none && zygote_->alive()) {
+            ++failed_starts_;
+            if (phase == WorkerSlot::unusable) {
+                const std::size_t length = ::strnlen(shared.start_error, sizeof shared.start_error);
+                hopeless = std::make_exception_ptr(BrokenPool("the initializer of pool " + options_.name +
+                                                              " failed: " + std::string(shared.start_error, length)));
+            } else if (failed_starts_ >= kTriedStarts) {
+                std::string why;
+                try {
+                    std::rethrow_exception(explain(worker, code, std::nullopt));
+                } catch (const std::exception& error) {
+                    why = error.what();
+                }
+                hopeless = std::make_exception_ptr(BrokenPool("the workers of pool " + options_.name +
+                                                              " die while they start: " + why));
+            }
+        }
+        replace = !terminated_ && !broken_ && !hopeless && (!closed_ || !queue_empty());
+        last_of_broken = broken_ && alive_ == 0;
+        // A wake-up that the dead worker had received is passed on.
+        wake_all_workers();
+        changed_.notify_all();
+        if (last_of_broken) fail_everything(broken_);
+    }
+    if (replace) {
+        try {
+            if (!zygote_->alive()) replace_zygote();
+            start_worker(worker.index);
+        } catch (const std::exception& cause) {
+            hopeless = std::make_exception_ptr(BrokenPool("pool " + options_.name +
+                                                          " can start no more workers: " + cause.what()));
+        }
+    }
+    if (hopeless) break_pool(hopeless);
+}
+
+// Takes no more tasks; what waits or runs fails once the last worker is dead.
+void Engine::break_pool(std::exception_ptr why) {
+    const std::lock_guard guard(mutex_);
+    if (broken_) return;
+    broken_ = std::move(why);
+    home_.header.mode.store(PoolHeader::stopped, std::memory_order_seq_cst);
+    for (const auto& worker : workers_) {
+        if (!worker) continue;
+        if (worker->doom == Doom::none) worker->doom = Doom::terminated;
+        worker->killed = os::signal_process(worker->pidfd, SIGKILL);
+    }
+    if (alive_ == 0) fail_everything(broken_);
+    changed_.notify_all();
+}
+
+// Needs mutex_. Decides what becomes of the task that a dead worker held, if it held one.
+void Engine::settle_task(Worker& worker, int code) {
+    WorkerSlot& shared = home_.workers[worker.index];
+    const std::uint64_t current = shared.current.load(std::memory_order_acquire);
+    if (current == 0 || current > records_.size()) return;
+    const auto task = static_cast<std::uint32_t>(current - 1);
+    auto& word = slot(task).state;
+    const std::uint32_t state = word.load(std::memory_order_acquire);
+    const auto phase = task_state::phase(state);
+    const bool held =
+        (phase == task_state::taken || phase == task_state::condemned) && task_state::worker(state) == worker.index;
+    if (!held) {
+        // It may have ended the task and died before it told those who wait.
+        os::futex_wake_all(word);
+        if (records_[task].in_use && !records_[task].callbacks.empty()) {
+            callback_queue_.push_back(task);
+            notify_callback_thread();
+        }
+        return;
+    }
+    Record& record = records_[task];
+    if (record.cancelled && phase == task_state::condemned && worker.doom == Doom::none) worker.doom = Doom::cancelled;
+    if (record.map) {
+        settle_map_part(worker, task, code);
+        return;
+    }
+    const bool late = worker.doom == Doom::timeout || worker.doom == Doom::cpu_time;
+    const bool again = worker.doom == Doom::none || late;
+    if (again && !terminated_ && !broken_ && record.attempts_left > 0 &&
+        (record.retry_on & (late ? RetryOn::timeout : RetryOn::crash))) {
+        --record.attempts_left;
+        requeue(task);
+        return;
+    }
+    end_lost(task, explain(worker, code, std::nullopt));
+}
+
+// Needs mutex_. Puts a task of a dead worker back into the queue.
+void Engine::requeue(std::uint32_t task) noexcept {
+    auto& word = slot(task).state;
+    std::uint32_t state = word.load(std::memory_order_acquire);
+    while (!word.compare_exchange_weak(state, task_state::with_phase(state, task_state::queued),
+                                       std::memory_order_acq_rel)) {}
+    push(task);
+}
+
+// Needs mutex_. The dead worker's range goes on behind the element that it died of.
+void Engine::settle_map_part(Worker& worker, std::uint32_t task, int code) {
+    WorkerSlot& shared = home_.workers[worker.index];
+    Record& record = records_[task];
+    if (worker.doom == Doom::cancelled || terminated_ || broken_) {
+        end_lost(task, explain(worker, code, std::nullopt));
+        return;
+    }
+    MapState& map = *record.map;
+    const std::uint64_t claim = shared.claim.load(std::memory_order_acquire);
+    const std::uint64_t progress = shared.progress.load(std::memory_order_acquire) >> 1;
+    auto range = map.outstanding(record.part, claim, worker.index);
+    if (range.first < range.second && progress != 0 && claim != 0) {
+        // progress is one more than the index of the element that ran, or of the range's end.
+        const std::uint64_t element = progress - 1;
+        if (element == range.second) {
+            range.first = range.second;
+        } else if (element >= range.first && element < range.second) {
+            const bool late = worker.doom == Doom::timeout || worker.doom == Doom::cpu_time;
+            range.first = element;
+            if (!map.retry_element(record.part, element,
+                                   (record.retry_on & (late ? RetryOn::timeout : RetryOn::crash)))) {
+                map.fail_element(element, explain(worker, code, element));
+                range.first = element + 1;
+            }
+        }
+    }
+    map.resume(record.part, range.first, range.second);
+    requeue(task);
+}
+
+std::exception_ptr Engine::explain(Worker& worker, int code, std::optional<std::size_t> element) {
+    const CrashRecord& crash = home_.workers[worker.index].crash;
+    const std::string which = element ? "the task for input " + std::to_string(*element) : std::string("the task");
+    switch (worker.doom) {
+        case Doom::timeout:
+        case Doom::cpu_time: {
+            Stack stack;
+            if (crash.stack_ready.load(std::memory_order_acquire) != 0)
+                stack = Stack(translate(copy_frames(crash.stuck_stack)));
+            const std::chrono::nanoseconds limit(worker.doom_limit_ns);
+            if (worker.doom == Doom::timeout) {
+                return std::make_exception_ptr(TaskTimeout(which + " ran longer than its time-out of " +
+                                                               seconds_text(worker.doom_limit_ns) + " and was ended",
+                                                           limit, std::move(stack)));
+            }
+            return std::make_exception_ptr(CpuTimeExceeded(which + " used more CPU time than its limit of " +
+                                                               seconds_text(worker.doom_limit_ns) + " and was ended",
+                                                           limit, std::move(stack)));
+        }
+        case Doom::cancelled:
+            return std::make_exception_ptr(Cancelled(which + " was cancelled while it ran; its worker was ended"));
+        case Doom::terminated:
+            return std::make_exception_ptr(Cancelled(which + " was cancelled: its pool was terminated"));
+        case Doom::none:
+            break;
+    }
+    CrashReport report;
+    report.pid = worker.pid;
+    report.map_index = element;
+    report.last_stderr = worker.last_stderr;
+    if (code >= 0) {
+        report.exit_status = code;
+    } else {
+        report.signal = -code;
+    }
+    // What the worker itself wrote down is about the signal that killed it only if they agree.
+    if (crash.written.load(std::memory_order_acquire) != CrashRecord::kNothing && crash.signal == report.signal) {
+        report.code = crash.code;
+        report.address = crash.address;
+        if (crash.written.load(std::memory_order_acquire) == CrashRecord::kWhole) {
+            report.stack = Stack(translate(copy_frames(crash.stack)));
+        }
+    }
+    return std::make_exception_ptr(WorkerCrashed(std::move(report)));
+}
+
+// A worker of a program that was started anew has the program at another place.
+std::vector<std::uintptr_t> Engine::translate(std::vector<std::uintptr_t> frames) const {
+    const auto here = reinterpret_cast<std::uintptr_t>(&worker_entry);
+    const std::uintptr_t there = home_.header.entry_address.load(std::memory_order_acquire);
+    if (there == 0 || there == here) return frames;
+    for (auto& frame : frames) {
+        try {
+            token_of(reinterpret_cast<const void*>(frame - there + here));
+            frame = frame - there + here;
+        } catch (const Error&) {
+            // Of another library, whose place there is not known: left as it is.
+        }
+    }
+    return frames;
+}
+
+// Needs mutex_. Results of a dead worker stay until those who may still read them are gone.
+void Engine::inherit(pid_t dead) {
+    auto& region = shm::Region::instance();
+    const std::uint32_t number = region.number_of(dead);
+    if (number == 0) return;
+    if (live_ == 0) {
+        region.release_owned(number);
+    } else {
+        region.mark_dead(number);
+        legacies_.push_back({number, next_sequence_ - 1, live_});
+    }
+}
+
+std::int64_t Engine::tick(std::int64_t now_ns) {
+    std::vector<std::uint32_t> due;
+    std::int64_t next = os::kNever;
+    {
+        const std::lock_guard guard(mutex_);
+        std::erase_if(restarts_, [&](const auto& restart) {
+            if (restart.first > now_ns) {
+                next = std::min(next, restart.first);
+                return false;
+            }
+            if (!terminated_ && !broken_ && (!closed_ || !queue_empty())) due.push_back(restart.second);
+            return true;
+        });
+        if (stalled_stderr_) {
+            if (os::writable(STDERR_FILENO)) {
+                stalled_stderr_ = false;
+                for (const auto& worker : workers_) {
+                    if (worker && worker->stderr_pipe) {
+                        Supervisor::instance().watch(worker->stderr_pipe.get(), shared_from_this());
+                    }
+                }
+            } else {
+                next = std::min(next, now_ns + 20'000'000);
+            }
+        }
+        if (limits_watched_) next = std::min(next, check_limits(now_ns));
+    }
+    for (const std::uint32_t index : due) start_worker(index);
+    return next;
+}
+
+// Needs mutex_. Answers when to look again: at the first deadline, or when a task that starts now could first exceed its limit.
+std::int64_t Engine::check_limits(std::int64_t now_ns) {
+    std::int64_t next = os::kNever;
+    bool busy = !queue_empty();
+    for (const auto& worker : workers_) {
+        if (!worker || worker->pid == 0) continue;
+        const std::int64_t when = check_worker(*worker, now_ns);
+        next = std::min(next, when);
+        busy = busy || when != os::kNever;
+    }
+    if (!busy && live_timed_possible()) busy = true;
+    if (!busy) {
+        limits_watched_ = false;
+        return os::kNever;
+    }
+    return std::min(next, now_ns + shortest_limit_ns_);
+}
+
+// Needs mutex_. Whether a worker holds a task that has limits.
+bool Engine::live_timed_possible() const noexcept {
+    for (const auto& worker : workers_) {
+        if (!worker) continue;
+        const std::uint64_t current = home_.workers[worker->index].current.load(std::memory_order_acquire);
+        if (current == 0 || current > records_.size()) continue;
+        const std::uint32_t state = slot(static_cast<std::uint32_t>(current - 1)).state.load(std::memory_order_acquire);
+        if ((state & task_state::kTimed) && !task_state::ended(state)) return true;
+    }
+    return false;
+}
+
+std::int64_t Engine::check_worker(Worker& worker, std::int64_t now_ns) {
+    WorkerSlot& shared = home_.workers[worker.index];
+    if (worker.doom != Doom::none) {
+        if (worker.killed) return os::kNever;
+        if (shared.crash.stack_ready.load(std::memory_order_acquire) == 0 && now_ns < worker.kill_at_ns)
+            return now_ns + 1'000'000;
+        worker.killed = os::signal_process(worker.pidfd, SIGKILL);
+        return os::kNever;
+    }
+    const std::uint64_t current = shared.current.load(std::memory_order_acquire);
+    if (current == 0 || current > records_.size()) return os::kNever;
+    const auto task = static_cast<std::uint32_t>(current - 1);
+    TaskSlot& held = slot(task);
+    std::uint32_t state = held.state.load(std::memory_order_acquire);
+    if (task_state::phase(state) != task_state::taken || task_state::worker(state) != worker.index ||
+        !(state & task_state::kTimed)) {
+        return os::kNever;
+    }
+    // A worker writes the time before it says what it begins: what is read here is never earlier than the element's own start.
+    std::uint64_t progress = shared.progress.load(std::memory_order_acquire);
+    const std::int64_t started = shared.started_ns.load(std::memory_order_acquire);
+    const std::int64_t cpu_started = shared.cpu_started_ns.load(std::memory_order_acquire);
+    std::int64_t next = os::kNever;
+    Doom doom = Doom::none;
+    std::int64_t limit = 0;
+    if (held.time_limit_ns > 0) {
+        const std::int64_t end = started > os::kNever - held.time_limit_ns ? os::kNever : started + held.time_limit_ns;
+        if (now_ns >= end) {
+            doom = Doom::timeout;
+            limit = held.time_limit_ns;
+        }
+        next = std::min(next, end);
+    }
+    if (doom == Doom::none && held.cpu_limit_ns > 0) {
+        const std::int64_t used = os::process_cpu_ns(worker.pid) - cpu_started;
+        if (used >= held.cpu_limit_ns) {
+            doom = Doom::cpu_time;
+            limit = held.cpu_limit_ns;
+        } else {
+            // It can't get there sooner than with every processor to itself.
+            next = std::min(next,
+                            now_ns + std::max<std::int64_t>(1'000'000, (held.cpu_limit_ns - used) / home_.header.cpus));
+        }
+    }
+    if (doom == Doom::none) return next;
+    // Whoever changes the word first decides: the worker, that it has finished, or this, that it has not.
+    if (records_[task].map) {
+        if (progress == 0 || shared.claim.load(std::memory_order_acquire) == 0) return now_ns + 1'000'000;
+        if (!shared.progress.compare_exchange_strong(progress, progress | 1, std::memory_order_acq_rel))
+            return now_ns + 1'000'000;
+    } else if (!held.state.compare_exchange_strong(state, task_state::with_phase(state, task_state::condemned),
+                                                   std::memory_order_acq_rel)) {
+        return now_ns + 1'000'000;
+    }
+    doom_worker(worker, doom, limit);
+    return now_ns + 1'000'000;
+}
+
+void Engine::doom_worker(Worker& worker, Doom doom, std::int64_t limit_ns) {
+    worker.doom = doom;
+    worker.doom_limit_ns = limit_ns;
+    worker.kill_at_ns = os::now_ns() + kStackGrace;
+    home_.workers[worker.index].crash.stack_requested.store(1, std::memory_order_release);
+    os::signal_process(worker.pidfd, stack_signal());
+}
+
+void Engine::on_readable(int fd) {
+    std::shared_ptr<Worker> worker;
+    {
+        const std::lock_guard guard(mutex_);
+        for (const auto& candidate : workers_) {
+            if (candidate && candidate->stderr_pipe.get() == fd) worker = candidate;
+        }
+    }
+    if (worker) {
+        drain_stderr(*worker, false);
+    } else {
+        Supervisor::instance().unwatch(fd);
+    }
+}
+
+// Passes a worker's stderr on and keeps its last lines. What can't be written without waiting stays in the pipe: the worker then
+// waits on its stderr as it would without us, and the supervisor does not. A dead worker's rest is taken in any case.
+void Engine::drain_stderr(Worker& worker, bool dead) {
+    char buffer[4096];
+    for (int rounds = 0; rounds < 64; ++rounds) {
+        const bool can_write = os::writable(STDERR_FILENO);
+        if (!can_write && !dead) {
+            const std::lock_guard guard(mutex_);
+            stalled_stderr_ = true;
+            Supervisor::instance().unwatch(worker.stderr_pipe.get());
+            Supervisor::instance().wake();
+            return;
+        }
+        std::size_t got = 0;
+        const bool open = os::read_available(worker.stderr_pipe, buffer, got);
+        if (got == 0) {
+            if (!open && !dead) Supervisor::instance().unwatch(worker.stderr_pipe.get());
+            return;
+        }
+        if (can_write) os::write_all(STDERR_FILENO, std::span(buffer, got));
+        worker.last_stderr.append(buffer, got);
+        if (worker.last_stderr.size() > 2 * kKeptStderr)
+            worker.last_stderr.erase(0, worker.last_stderr.size() - kKeptStderr);
+    }
+}
+
+}    // namespace multihull::detail

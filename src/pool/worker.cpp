@@ -1,0 +1,324 @@
+#include "pool/worker.hpp"
+
+#include "codec/exceptions.hpp"
+#include "os/clock.hpp"
+#include "os/fault.hpp"
+#include "os/futex.hpp"
+#include "os/process.hpp"
+#include "pool/layout.hpp"
+#include "pool/map_worker.hpp"
+#include "pool/result_arena.hpp"
+#include "process/backtrace.hpp"
+#include "process/self.hpp"
+#include "process/throw_trace.hpp"
+
+#include <multihull/pool_options.hpp>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <new>
+#include <optional>
+#include <unistd.h>
+
+namespace multihull::detail {
+
+namespace {
+
+constexpr std::int64_t kSpinNs = 20'000;
+
+// Ended by the supervisor's kill, which is on its way.
+[[noreturn]] void wait_for_the_end() {
+    for (;;) ::pause();
+}
+
+class WorkerLoop {
+public:
+    WorkerLoop(shm::Offset home, std::uint32_t index)
+        : home_(home),
+          header_(home_.header),
+          self_(home_.workers[index]),
+          index_(index),
+          generation_(fork_generation()) {}
+
+    [[noreturn]] void run() {
+        os::kill_point(os::KillPoint::worker_born);
+        header_.entry_address.store(reinterpret_cast<std::uintptr_t>(&worker_entry), std::memory_order_release);
+        install_crash_handler(&self_.crash);
+        memory_base_ = os::private_memory();
+        set_memory_limit(header_.memory_limit);
+        if (!run_call(header_.initializer_offset, header_.initializer_size)) {
+            self_.phase.store(WorkerSlot::unusable, std::memory_order_release);
+            leave_child(1);
+        }
+        self_.phase.store(WorkerSlot::ready, std::memory_order_release);
+        os::kill_point(os::KillPoint::worker_ready);
+        while (const auto task = next_task()) {
+            run_task(*task);
+            if (generation_ != fork_generation())
+                leave_child(0);    // a copy that the task forked and that came back here
+            if (worn_out()) break;
+        }
+        os::kill_point(os::KillPoint::worker_leaving);
+        self_.phase.store(WorkerSlot::leaving, std::memory_order_release);
+        set_memory_limit(0);
+        run_call(header_.exit_offset, header_.exit_size);
+        leave_child(0);
+    }
+
+private:
+    TaskSlot& slot(std::uint32_t task) const { return home_.slots[task]; }
+
+    bool queue_empty() const {
+        return header_.head.load(std::memory_order_seq_cst) == header_.tail.load(std::memory_order_seq_cst);
+    }
+
+    std::optional<std::uint32_t> next_task() {
+        for (;;) {
+            if (header_.mode.load(std::memory_order_acquire) == PoolHeader::stopped) wait_for_the_end();
+            if (const auto task = take()) return task;
+            if (header_.mode.load(std::memory_order_acquire) == PoolHeader::closing && queue_empty())
+                return std::nullopt;
+            if (spin()) continue;
+            sleep();
+        }
+    }
+
+    // Takes the first queued task. The one compare-and-swap that takes it also says who did; the intent before it says where to
+    // look when this process dies.
+    std::optional<std::uint32_t> take() {
+        for (;;) {
+            std::uint64_t head = header_.head.load(std::memory_order_acquire);
+            if (head == header_.tail.load(std::memory_order_acquire)) return std::nullopt;
+            const std::uint32_t task = home_.ring[head & header_.ring_mask].load(std::memory_order_relaxed);
+            if (task >= header_.slot_capacity) {
+                header_.head.compare_exchange_strong(head, head + 1, std::memory_order_acq_rel);
+                continue;
+            }
+            auto& word = slot(task).state;
+            std::uint32_t state = word.load(std::memory_order_acquire);
+            bool taken = false;
+            if (task_state::phase(state) == task_state::queued) {
+                if (state & task_state::kTimed) start_clock(slot(task).cpu_limit_ns > 0);
+                self_.current.store(std::uint64_t{task} + 1, std::memory_order_release);
+                os::kill_point(os::KillPoint::task_intent);
+                taken =
+                    word.compare_exchange_strong(state, task_state::taken_by(state, index_), std::memory_order_acq_rel);
+                if (!taken) continue;    // somebody took it, cancelled it, or began to wait for it: look again
+                os::kill_point(os::KillPoint::task_taken);
+            }
+            header_.head.compare_exchange_strong(head, head + 1, std::memory_order_acq_rel);
+            if (taken) {
+                os::kill_point(os::KillPoint::task_head_advanced);
+                return task;
+            }
+        }
+    }
+
+    void start_clock(bool cpu) {
+        self_.started_ns.store(os::now_ns(), std::memory_order_release);
+        if (cpu) self_.cpu_started_ns.store(os::own_cpu_ns(), std::memory_order_release);
+    }
+
+    // Waits awake for a moment, if no other worker does. True when there may be something to do.
+    bool spin() {
+        if (header_.cpus < 2) return false;
+        std::uint32_t nobody = 0;
+        if (!header_.spinner.compare_exchange_strong(nobody, index_ + 1, std::memory_order_seq_cst)) return false;
+        const std::int64_t until = os::now_ns() + kSpinNs;
+        bool found = false;
+        do {
+            for (int i = 0; i < 16 && !found; ++i) {
+                os::relax_cpu();
+                found = !queue_empty() || header_.mode.load(std::memory_order_relaxed) != PoolHeader::open;
+            }
+        } while (!found && os::now_ns() < until);
+        // Given up before a task is taken: see Engine::wake_worker.
+        header_.spinner.store(0, std::memory_order_seq_cst);
+        return found;
+    }
+
+    void sleep() {
+        const std::uint32_t epoch = header_.epoch.load(std::memory_order_seq_cst);
+        header_.sleepers.fetch_add(1, std::memory_order_seq_cst);
+        os::kill_point(os::KillPoint::worker_before_sleep);
+        if (!queue_empty() || header_.mode.load(std::memory_order_seq_cst) != PoolHeader::open) return;
+        os::flush_standard_streams();
+        os::futex_wait(header_.epoch, epoch, os::kNever);
+        os::kill_point(os::KillPoint::worker_woken);
+    }
+
+    void run_task(std::uint32_t task) {
+        TaskSlot& shared = slot(task);
+        set_memory_limit(shared.memory_limit);
+        os::kill_point(os::KillPoint::task_before_run);
+        std::uint32_t retries = shared.exception_retries;
+        while (!run_once(shared, retries == 0)) --retries;
+        os::kill_point(os::KillPoint::task_result_written);
+        finish(task, outcome_);
+        ++tasks_done_;
+        self_.tasks_done.store(tasks_done_, std::memory_order_relaxed);
+    }
+
+    // Runs the task and leaves its outcome in the slot. False when it threw and is to be run again.
+    bool run_once(TaskSlot& shared, bool last) {
+        ResultGrowth growth(arena_);
+        Writer writer(std::span(shared.result), growth);
+        struct Attempt {
+            WorkerLoop* worker;
+            TaskSlot* slot;
+            Writer* writer;
+        } attempt{this, &shared, &writer};
+        clear_throw_stack();
+        try {
+            call_with_throw_trace(
+                [](void* data) {
+                    const auto& a = *static_cast<Attempt*>(data);
+                    a.worker->call(*a.slot, *a.writer);
+                },
+                &attempt);
+            os::kill_point(os::KillPoint::task_after_run);
+            publish(shared, writer, growth);
+            outcome_ = task_state::value;
+            return true;
+        } catch (const std::bad_alloc&) {
+            if (!last && (static_cast<RetryOn>(shared.retry_on) & (RetryOn::exception | RetryOn::memory))) return false;
+            keep_exception(shared, std::current_exception());
+        } catch (...) {
+            if (!last && (static_cast<RetryOn>(shared.retry_on) & RetryOn::exception)) return false;
+            keep_exception(shared, std::current_exception());
+        }
+        return true;
+    }
+
+    void call(TaskSlot& shared, Writer& writer) {
+        if (generation_ != fork_generation()) leave_child(0);
+        const std::byte* const bytes =
+            shared.arguments_offset == 0 ? shared.arguments : shm::Region::instance().at(shared.arguments_offset);
+        Reader reader(std::span(bytes, shared.arguments_size));
+        TaskContext context(reader, writer);
+        if (shared.is_map) {
+            const auto part = reader.get<MapPart>();
+            MapWorker map(part, self_, index_, arena_, shared);
+            context.set_map(&map);
+            thunk_of(shared.token)(context);
+        } else {
+            thunk_of(shared.token)(context);
+        }
+    }
+
+    void keep_exception(TaskSlot& shared, const std::exception_ptr& exception) {
+        // The task may have used up its memory; saying so must still be possible.
+        set_memory_limit(0);
+        ResultGrowth growth(arena_);
+        Writer writer(std::span(shared.result), growth);
+        const auto frames = last_throw_stack();
+        encode_exception(writer, exception, std::vector<std::uintptr_t>(frames.begin(), frames.end()));
+        publish(shared, writer, growth);
+        outcome_ = task_state::exception;
+    }
+
+    static void publish(TaskSlot& shared, const Writer& writer, ResultGrowth& growth) {
+        const shm::Offset block = growth.take();
+        shared.result_block = block;
+        shared.result_size = writer.size();
+        shared.result_offset = block == 0 ? 0 : shm::Region::instance().offset_of(writer.bytes().data());
+    }
+
+    void finish(std::uint32_t task, task_state::Phase outcome) {
+        auto& word = slot(task).state;
+        std::uint32_t state = word.load(std::memory_order_acquire);
+        do {
+            if (task_state::phase(state) != task_state::taken || task_state::worker(state) != index_)
+                wait_for_the_end();
+        } while (!word.compare_exchange_weak(state, task_state::with_phase(state, outcome), std::memory_order_acq_rel));
+        os::kill_point(os::KillPoint::task_done);
+        if (state & task_state::kWaiter) {
+            os::kill_point(os::KillPoint::task_before_wake);
+            os::futex_wake_all(word);
+        }
+        if (state & task_state::kNotify) notify(task);
+    }
+
+    // Tells the parent's callback thread. Never blocks: when the ring is full, the parent looks through all that it waits for.
+    void notify(std::uint32_t task) {
+        os::kill_point(os::KillPoint::task_before_notify);
+        const std::uint32_t tail = self_.notify_tail.load(std::memory_order_relaxed);
+        if (tail - self_.notify_head.load(std::memory_order_acquire) < kNotifyRing) {
+            self_.notify_ring[tail % kNotifyRing].store(task, std::memory_order_relaxed);
+            self_.notify_tail.store(tail + 1, std::memory_order_release);
+        } else {
+            self_.notify_overflow.store(1, std::memory_order_release);
+        }
+        header_.notify_epoch.fetch_add(1, std::memory_order_seq_cst);
+        os::futex_wake(header_.notify_epoch, 1);
+        os::kill_point(os::KillPoint::task_notified);
+    }
+
+    void set_memory_limit(std::size_t bytes) {
+        if (bytes == memory_limit_) return;
+        memory_limit_ = bytes;
+        try {
+            if (bytes == 0) {
+                os::unlimit_private_memory();
+            } else {
+                os::limit_private_memory(memory_base_, bytes);
+            }
+        } catch (const std::exception& error) {
+            std::fprintf(stderr, "multihull: the memory limit could not be set: %s\n", error.what());
+        }
+    }
+
+    bool worn_out() const {
+        if (header_.max_tasks != 0 && tasks_done_ >= header_.max_tasks) return true;
+        return header_.max_growth != 0 && os::private_memory() > memory_base_ + header_.max_growth;
+    }
+
+    // Runs the initializer or the exit function; false, with the reason in the slot, when it throws.
+    bool run_call(std::uint64_t offset, std::uint64_t size) {
+        if (offset == 0) return true;
+        try {
+            Reader reader(std::span(shm::Region::instance().at(offset), size));
+            const auto token = reader.get<Token>();
+            VectorGrowth growth;
+            Writer writer({}, growth);
+            TaskContext context(reader, writer);
+            thunk_of(token)(context);
+            return true;
+        } catch (const std::exception& error) {
+            std::snprintf(self_.start_error, sizeof self_.start_error, "%s", error.what());
+        } catch (...) {
+            std::snprintf(self_.start_error, sizeof self_.start_error, "it threw something that is no std::exception");
+        }
+        return false;
+    }
+
+    PoolHome home_;
+    PoolHeader& header_;
+    WorkerSlot& self_;
+    const std::uint32_t index_;
+    const std::uint32_t generation_;
+    ResultArena arena_;
+    std::size_t memory_base_ = 0;
+    std::size_t memory_limit_ = 0;
+    std::uint64_t tasks_done_ = 0;
+    task_state::Phase outcome_ = task_state::value;
+};
+
+}    // namespace
+
+void worker_entry(const ZygoteRequest& request, std::vector<os::Fd>& fds) {
+    // Ctrl-C is the program's to act on; its workers end with it, or when it says so.
+    ::signal(SIGINT, SIG_IGN);
+    if (!fds.empty()) ::dup2(fds.front().get(), STDERR_FILENO);
+    fds.clear();
+    const auto index = static_cast<std::uint32_t>(request.words[1]);
+    const PoolHome home(request.words[0]);
+    os::set_process_name("mh-worker");
+    set_self(ProcessInfo(::getpid(), std::string(home.header.name) + "-worker-" + std::to_string(index), true),
+             ProcessInfo(static_cast<pid_t>(request.parent_pid), home.header.owner_name, false));
+    WorkerLoop(request.words[0], index).run();
+}
+
+}    // namespace multihull::detail

@@ -1,0 +1,418 @@
+#include <multihull/process.hpp>
+
+#include "os/clock.hpp"
+#include "os/process.hpp"
+#include "process/backtrace.hpp"
+#include "process/self.hpp"
+#include "process/throw_trace.hpp"
+#include "process/zygote.hpp"
+#include "shm/growth.hpp"
+
+#include <multihull/error.hpp>
+#include <multihull/log.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <csignal>
+#include <cstdlib>
+#include <cxxabi.h>
+#include <functional>
+#include <mutex>
+#include <sys/resource.h>
+#include <system_error>
+#include <unistd.h>
+
+namespace multihull {
+
+namespace {
+
+std::atomic<unsigned> process_count{0};
+
+// What the new process needs to know, in front of its call.
+struct Preamble {
+    detail::Token token;
+    std::uint64_t memory;
+    std::int64_t cpu_ns;
+    std::uint8_t daemon;
+};
+
+void apply_limits(const Preamble& preamble) {
+    if (preamble.memory != 0) os::limit_private_memory(os::private_memory(), preamble.memory);
+    if (preamble.cpu_ns > 0) {
+        const auto seconds = static_cast<rlim_t>((preamble.cpu_ns + 999'999'999) / 1'000'000'000);
+        rlimit limit{};
+        ::getrlimit(RLIMIT_CPU, &limit);
+        limit.rlim_cur = std::min(seconds, limit.rlim_max);
+        ::setrlimit(RLIMIT_CPU, &limit);
+    }
+}
+
+void print_uncaught(const std::string& name) {
+    std::string text = "Process " + name + " (pid " + std::to_string(::getpid()) + ") ended by an uncaught exception";
+    const std::type_info* const type = abi::__cxa_current_exception_type();
+    if (type != nullptr) {
+        int status = 0;
+        char* const demangled = abi::__cxa_demangle(type->name(), nullptr, nullptr, &status);
+        text += std::string(": ") + (status == 0 ? demangled : type->name());
+        std::free(demangled);
+    }
+    try {
+        throw;
+    } catch (const std::exception& error) {
+        text += std::string(": ") + error.what();
+    } catch (...) {
+        // Not derived from std::exception: its type is all there is to say.
+    }
+    text += '\n';
+    const auto frames = detail::last_throw_stack();
+    std::vector<std::uintptr_t> addresses(frames.begin(), frames.end());
+    if (!addresses.empty()) text += Stack(addresses).to_string() + "\n";
+    os::write_all(STDERR_FILENO, text);
+}
+
+// The whole life of a child, whichever way it was started.
+[[noreturn]] void run_child(detail::Reader& reader, const std::string& name, pid_t parent,
+                            const std::string& parent_name) {
+    int status = 0;
+    struct Run {
+        detail::Thunk thunk;
+        detail::TaskContext* context;
+    };
+    try {
+        const auto preamble = detail::decode<Preamble>(reader);
+        detail::set_self(ProcessInfo(::getpid(), name, preamble.daemon != 0), ProcessInfo(parent, parent_name, false));
+        apply_limits(preamble);
+        detail::VectorGrowth growth;
+        detail::Writer writer({}, growth);
+        detail::TaskContext context(reader, writer);
+        Run run{detail::thunk_of(preamble.token), &context};
+        detail::call_with_throw_trace(
+            [](void* data) {
+                auto* const call = static_cast<Run*>(data);
+                call->thunk(*call->context);
+            },
+            &run);
+    } catch (...) {
+        print_uncaught(name);
+        status = 1;
+    }
+    detail::leave_child(status);
+}
+
+// For forkserver and spawn: the call lies in the family's shared memory.
+void child_entry(const detail::ZygoteRequest& request, std::vector<os::Fd>&) {
+    const std::byte* const bytes = shm::Region::instance().at(request.words[0]);
+    // The parent keeps the block until it has seen this process end.
+    detail::Reader reader(std::span(bytes, request.words[1]));
+    const auto name = detail::decode<std::string>(reader);
+    const auto parent_name = detail::decode<std::string>(reader);
+    run_child(reader, name, static_cast<pid_t>(request.parent_pid), parent_name);
+}
+
+}    // namespace
+
+struct Process::State {
+    // What is known of the child; shared with the supervisor's thread for children of a zygote.
+    struct Child final : detail::ChildListener {
+        std::mutex mutex;
+        std::condition_variable changed;
+        pid_t pid = 0;
+        os::Fd pidfd;
+        int start_error = 0;
+        std::optional<int> code;
+
+        void on_born(pid_t born, os::Fd fd) override {
+            const std::lock_guard guard(mutex);
+            pid = born;
+            pidfd = std::move(fd);
+            changed.notify_all();
+        }
+        void on_not_born(int error) override {
+            const std::lock_guard guard(mutex);
+            start_error = error;
+            changed.notify_all();
+        }
+        void on_died(int status) override {
+            const std::lock_guard guard(mutex);
+            if (pid == 0) start_error = EMFILE;
+            code = status;
+            changed.notify_all();
+        }
+    };
+
+    ProcessOptions options;
+    std::unique_ptr<detail::CallBase> call;
+    std::shared_ptr<Child> child = std::make_shared<Child>();
+    std::uint32_t generation = detail::fork_generation();
+    bool started = false;
+    bool own_child = false;                    // forked by this process, which therefore reaps it
+    std::shared_ptr<detail::Zygote> zygote;    // of its own, for spawn
+    shm::Offset call_block = 0;                // its call in shared memory, for children of a zygote
+    std::size_t call_capacity = 0;
+
+    bool ours() const noexcept { return generation == detail::fork_generation(); }
+
+    detail::Writer& write_call(detail::Writer& writer) const {
+        Preamble preamble{};
+        preamble.token = call->token();
+        preamble.memory = options.limits.memory;
+        preamble.cpu_ns = options.limits.cpu_time.count();
+        preamble.daemon = options.daemon ? 1 : 0;
+        detail::encode(writer, preamble);
+        call->encode_to(writer);
+        return writer;
+    }
+
+    void start_by_fork();
+    void start_by_zygote(const std::shared_ptr<detail::Zygote>& from);
+    std::optional<int> poll(bool block, std::int64_t deadline);
+};
+
+namespace {
+
+// The started processes of this program, for active_children(). Made anew in a forked child, which has none.
+struct Registry {
+    std::mutex mutex;
+    std::vector<std::pair<const void*, std::function<std::optional<ProcessInfo>()>>> entries;
+};
+
+constinit std::atomic<Registry*> the_registry{nullptr};
+const detail::ForkChildHook forget_registry([] { the_registry.store(nullptr); });
+
+Registry& registry() {
+    Registry* current = the_registry.load();
+    if (current != nullptr) return *current;
+    auto* fresh = new Registry;
+    if (the_registry.compare_exchange_strong(current, fresh)) return *fresh;
+    delete fresh;
+    return *current;
+}
+
+}    // namespace
+
+Process::Process(ProcessOptions options, std::unique_ptr<detail::CallBase> call) : state_(std::make_unique<State>()) {
+    if (options.name.empty()) options.name = "Process-" + std::to_string(process_count.fetch_add(1) + 1);
+    state_->options = std::move(options);
+    state_->call = std::move(call);
+}
+
+Process::Process(Process&&) noexcept = default;
+
+Process& Process::operator=(Process&& other) noexcept {
+    if (this != &other) {
+        finish();
+        state_ = std::move(other.state_);
+    }
+    return *this;
+}
+
+Process::~Process() { finish(); }
+
+Process::State& Process::state() const {
+    if (!state_) throw Error("this Process was closed or moved from: make a new one");
+    return *state_;
+}
+
+void Process::finish() noexcept {
+    if (!state_ || !state_->started || !state_->ours()) return;
+    try {
+        if (!exitcode()) {
+            if (state_->options.daemon || std::uncaught_exceptions() > 0) kill();
+            join();
+        }
+        close();
+    } catch (const std::exception& error) {
+        log(LogLevel::error, std::string("while a Process object ended: ") + error.what());
+    }
+}
+
+void Process::State::start_by_fork() {
+    detail::watch_forks();
+    detail::warn_if_threaded("a Process started by fork");
+    detail::VectorGrowth growth;
+    detail::Writer writer({}, growth);
+    write_call(writer);
+    const ProcessInfo self = current_process();
+    const pid_t parent = ::getpid();
+    // The kernel ties "die with the parent" to the parent's thread: only the main thread lasts as long as the program.
+    const bool tie = ::gettid() == parent;
+    const pid_t pid = os::fork_process();
+    if (pid == 0) {
+        if (tie && !os::die_with_parent(parent)) ::_exit(1);
+        detail::detach_stdin();
+        detail::Reader reader(writer.bytes());
+        run_child(reader, options.name, parent, self.name());
+    }
+    if (pid < 0) {
+        throw StartError("process " + options.name + " can't be started (fork: " + os::errno_text(errno) +
+                         "): raise the limits on processes (ulimit -u) or free some memory");
+    }
+    own_child = true;
+    child->pid = pid;
+    try {
+        child->pidfd = os::open_pidfd(pid);
+    } catch (const std::system_error& error) {
+        ::kill(pid, SIGKILL);
+        throw StartError("process " + options.name + " can't be watched (" + error.what() +
+                         "): raise the limit on open files (ulimit -n)");
+    }
+}
+
+void Process::State::start_by_zygote(const std::shared_ptr<detail::Zygote>& from) {
+    shm::HeapGrowth growth;
+    detail::Writer writer({}, growth);
+    detail::encode(writer, options.name);
+    detail::encode(writer, current_process().name());
+    write_call(writer);
+    const std::size_t size = writer.size();
+    const auto [block, capacity] = growth.take();
+    const std::uint64_t words[] = {block, size};
+    os::flush_standard_streams();
+    from->fork_child(detail::token_of(reinterpret_cast<const void*>(&child_entry)), words, {}, child);
+    std::unique_lock guard(child->mutex);
+    child->changed.wait(guard, [&] { return child->pid != 0 || child->start_error != 0; });
+    if (child->start_error != 0) {
+        const int error = child->start_error;
+        guard.unlock();
+        shm::Heap::instance().free(block, capacity);
+        throw StartError(
+            "process " + options.name + " can't be started (" + os::errno_text(error) +
+            "): raise the limits on processes (ulimit -u) and open files (ulimit -n), or free some memory");
+    }
+    guard.unlock();
+    call_block = block;
+    call_capacity = capacity;
+}
+
+Process& Process::start() {
+    State& self = state();
+    if (self.started) throw StartError("process " + self.options.name + " was started before: a Process runs once");
+    switch (self.options.start_method.value_or(default_start_method())) {
+        case StartMethod::fork:
+            self.start_by_fork();
+            break;
+        case StartMethod::forkserver: {
+            const auto server = detail::Zygote::forkserver();
+            if (!server) {
+                throw StartError(
+                    "the start method forkserver needs multihull::init(argc, argv) as main's first line; it was not "
+                    "called");
+            }
+            self.start_by_zygote(server);
+            break;
+        }
+        case StartMethod::spawn:
+            self.zygote = detail::Zygote::spawn();
+            self.start_by_zygote(self.zygote);
+            self.zygote->leave_when_empty();
+            break;
+    }
+    self.started = true;
+    self.call.reset();    // what was moved into the child is gone from here
+    Registry& all = registry();
+    const std::lock_guard guard(all.mutex);
+    all.entries.emplace_back(&self, [&self]() -> std::optional<ProcessInfo> {
+        if (self.poll(false, 0)) return std::nullopt;
+        return ProcessInfo(self.child->pid, self.options.name, self.options.daemon);
+    });
+    return *this;
+}
+
+// The exit code if there is one now (or, with `block`, by the deadline).
+std::optional<int> Process::State::poll(bool block, std::int64_t deadline) {
+    if (!own_child) {
+        std::unique_lock guard(child->mutex);
+        const auto ended = [&] { return child->code.has_value(); };
+        if (block && deadline == os::kNever) {
+            child->changed.wait(guard, ended);
+        } else if (block) {
+            while (!ended() && os::now_ns() < deadline) {
+                child->changed.wait_for(guard, std::chrono::nanoseconds(deadline - os::now_ns()));
+            }
+        }
+        return child->code;
+    }
+    {
+        const std::lock_guard guard(child->mutex);
+        if (child->code) return child->code;
+    }
+    if (block && !os::wait_readable(child->pidfd.get(), deadline)) return std::nullopt;
+    const std::lock_guard guard(child->mutex);
+    if (child->code) return child->code;
+    if (const auto status = os::reap(child->pidfd, false)) {
+        child->code = status->code;
+    } else if (os::wait_readable(child->pidfd.get(), 0)) {
+        // Ended, but somebody else reaped it (the program ignores SIGCHLD, or calls waitpid(-1)): its status is lost.
+        child->code = 255;
+    }
+    return child->code;
+}
+
+void Process::join() {
+    if (!state().started) throw Error("process " + state().options.name + " can't be joined: it was never started");
+    state().poll(true, os::kNever);
+}
+
+bool Process::join(std::chrono::nanoseconds timeout) {
+    if (!state().started) throw Error("process " + state().options.name + " can't be joined: it was never started");
+    return state().poll(true, os::deadline_after(timeout)).has_value();
+}
+
+void Process::terminate() {
+    if (state().started && !exitcode()) os::signal_process(state().child->pidfd, SIGTERM);
+}
+
+void Process::kill() {
+    if (state().started && !exitcode()) os::signal_process(state().child->pidfd, SIGKILL);
+}
+
+void Process::close() {
+    if (!state_) return;
+    if (state_->started && state_->ours()) {
+        if (!exitcode()) {
+            throw Error("process " + state_->options.name + " still runs: join() or terminate() it before close()");
+        }
+        Registry& all = registry();
+        {
+            const std::lock_guard guard(all.mutex);
+            std::erase_if(all.entries, [&](const auto& entry) { return entry.first == state_.get(); });
+        }
+        if (state_->zygote) state_->zygote->wait();
+        if (state_->call_block != 0) shm::Heap::instance().free(state_->call_block, state_->call_capacity);
+    }
+    state_.reset();
+}
+
+bool Process::is_alive() const { return state().started && !exitcode(); }
+
+std::optional<int> Process::exitcode() const {
+    if (!state().started) return std::nullopt;
+    return state().poll(false, 0);
+}
+
+std::optional<pid_t> Process::pid() const {
+    if (!state().started) return std::nullopt;
+    return state().child->pid;
+}
+
+const std::string& Process::name() const { return state().options.name; }
+
+bool Process::daemon() const { return state().options.daemon; }
+
+int Process::sentinel() const {
+    if (!state().started) throw Error("process " + state().options.name + " has no sentinel: it was never started");
+    return state().child->pidfd.get();
+}
+
+std::vector<ProcessInfo> active_children() {
+    std::vector<ProcessInfo> alive;
+    Registry& all = registry();
+    const std::lock_guard guard(all.mutex);
+    for (const auto& [key, look] : all.entries) {
+        if (auto info = look()) alive.push_back(std::move(*info));
+    }
+    return alive;
+}
+
+}    // namespace multihull

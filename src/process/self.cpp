@@ -1,0 +1,103 @@
+#include "process/self.hpp"
+
+#include "os/process.hpp"
+#include "process/supervisor.hpp"
+#include "shm/heap.hpp"
+#include "shm/region.hpp"
+
+#include <multihull/detail/token.hpp>
+#include <multihull/log.hpp>
+
+#include <atomic>
+#include <fcntl.h>
+#include <mutex>
+#include <pthread.h>
+#include <unistd.h>
+
+namespace multihull {
+
+namespace detail {
+
+void run_fork_child_hooks();
+
+namespace {
+
+std::atomic<std::uint32_t> generation{1};
+std::atomic<std::uint32_t> own_threads{0};
+
+// Written by the process's first code, before any thread of its own exists; only read afterwards. Leaked: read until the end.
+ProcessInfo* self_info = nullptr;
+ProcessInfo* parent_info = nullptr;
+
+constinit std::atomic<ForkChildHook*> hooks{nullptr};
+
+void in_forked_child() {
+    generation.fetch_add(1, std::memory_order_relaxed);
+    own_threads.store(0, std::memory_order_relaxed);
+    shm::Heap::after_fork();
+    if (shm::Region::exists()) shm::Region::instance().after_fork();
+    forget_tokens_after_fork();
+    Supervisor::after_fork();
+    run_fork_child_hooks();
+}
+
+}    // namespace
+
+ForkChildHook::ForkChildHook(void (*hook)()) noexcept : hook_(hook), next_(hooks.load()) { hooks.store(this); }
+
+void run_fork_child_hooks() {
+    for (const auto* entry = hooks.load(); entry != nullptr; entry = entry->next_) entry->hook_();
+}
+
+std::uint32_t fork_generation() noexcept { return generation.load(std::memory_order_relaxed); }
+
+void watch_forks() {
+    static std::once_flag once;
+    std::call_once(once, [] { ::pthread_atfork(nullptr, nullptr, in_forked_child); });
+}
+
+void count_own_thread(int change) noexcept {
+    own_threads.fetch_add(static_cast<std::uint32_t>(change), std::memory_order_relaxed);
+}
+
+void warn_if_threaded(const char* what) {
+    static std::atomic<bool> said{false};
+    if (os::thread_count() <= 1 + own_threads.load(std::memory_order_relaxed) || said.exchange(true)) return;
+    log(LogLevel::warning,
+        std::string(what) +
+            " forks a program that runs threads: a lock that another thread holds now stays locked in the "
+            "child for ever. Call multihull::init(argc, argv) as main's first line, or start it before the threads");
+}
+
+void set_self(ProcessInfo self, ProcessInfo parent) {
+    self_info = new ProcessInfo(std::move(self));
+    parent_info = new ProcessInfo(std::move(parent));
+}
+
+void leave_child(int status) noexcept {
+    os::flush_standard_streams();
+    ::_exit(status);
+}
+
+void detach_stdin() noexcept {
+    const int null = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (null < 0) return;
+    ::dup2(null, STDIN_FILENO);
+    if (null != STDIN_FILENO) ::close(null);
+}
+
+}    // namespace detail
+
+ProcessInfo current_process() {
+    if (detail::self_info != nullptr && detail::self_info->pid() == ::getpid()) return *detail::self_info;
+    return ProcessInfo(::getpid(), "MainProcess", false);
+}
+
+std::optional<ProcessInfo> parent_process() {
+    if (detail::parent_info == nullptr) return std::nullopt;
+    return *detail::parent_info;
+}
+
+std::size_t cpu_count() noexcept { return os::usable_cpus(); }
+
+}    // namespace multihull

@@ -1,0 +1,219 @@
+#include "shm/region.hpp"
+
+#include <multihull/error.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <memory>
+#include <mutex>
+#include <sys/stat.h>
+#include <system_error>
+#include <unistd.h>
+
+namespace multihull::shm {
+
+namespace {
+
+constexpr std::uint64_t kMagic = 0x6d756c746968756c;    // "multihul"
+constexpr std::size_t kLargest = std::size_t{1} << 40;
+constexpr std::size_t kSmallest = std::size_t{256} << 20;
+
+// ThreadSanitizer keeps shadow memory for every mapping and leaves programs about a terabyte of address space.
+#if defined(__SANITIZE_THREAD__)
+constexpr std::size_t kFirstTry = std::size_t{1} << 36;
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+constexpr std::size_t kFirstTry = std::size_t{1} << 36;
+#else
+constexpr std::size_t kFirstTry = kLargest;
+#endif
+#else
+constexpr std::size_t kFirstTry = kLargest;
+#endif
+
+constexpr std::size_t round_up(std::size_t value, std::size_t unit) { return (value + unit - 1) / unit * unit; }
+
+// Lives until the process ends, whatever order static objects are destroyed in: pools that outlive main() still need it.
+std::atomic<Region*> the_region{nullptr};
+std::mutex making;
+
+}    // namespace
+
+Region& Region::instance() {
+    if (Region* region = the_region.load(std::memory_order_acquire)) return *region;
+    const std::lock_guard guard(making);
+    if (Region* region = the_region.load(std::memory_order_acquire)) return *region;
+    // An address-space limit (ulimit -v, containers) may allow less than the design size: take what there is.
+    for (std::size_t size = kFirstTry;; size /= 4) {
+        try {
+            auto* region = new Region(os::make_memfd("multihull", size), true);
+            the_region.store(region, std::memory_order_release);
+            return *region;
+        } catch (const std::system_error& error) {
+            if (size / 4 >= kSmallest && (error.code().value() == ENOMEM || error.code().value() == EFBIG)) continue;
+            throw StartError(std::string("shared memory can't be reserved (") + error.what() +
+                             "): raise the limits on address space (ulimit -v) or open files (ulimit -n)");
+        }
+    }
+}
+
+void Region::attach(os::Fd fd) {
+    const std::lock_guard guard(making);
+    if (the_region.load(std::memory_order_acquire) == nullptr) {
+        the_region.store(new Region(std::move(fd), false), std::memory_order_release);
+    }
+}
+
+bool Region::exists() noexcept { return the_region.load(std::memory_order_acquire) != nullptr; }
+
+Region::Region(os::Fd fd, bool create) : fd_(std::move(fd)) {
+    struct stat status {};
+    if (::fstat(fd_.get(), &status) != 0) os::throw_errno("fstat of shared memory");
+    const auto size = static_cast<std::size_t>(status.st_size);
+    mapping_ = os::map_shared(fd_, size);
+    base_ = mapping_.data();
+    if (create) create_geometry(size);
+    if (header().magic != kMagic || header().size != size) throw StartError("this is not a region of shared memory");
+#ifdef MULTIHULL_FAILPOINTS
+    os::kill_points = &header().kill_points;
+#endif
+}
+
+void Region::create_geometry(std::size_t size) {
+    RegionHeader& h = header();
+    h.magic = kMagic;
+    h.size = size;
+    const std::size_t begin = round_up(sizeof(RegionHeader), os::page_size());
+    h.home_size = (size - begin) / 2 / kHomes / os::page_size() * os::page_size();
+    h.homes_begin = begin;
+    h.extents_begin = round_up(begin + h.home_size * kHomes, kExtentSize);
+    h.extent_count =
+        static_cast<std::uint32_t>(std::min<std::size_t>((size - h.extents_begin) / kExtentSize, kMaxExtents));
+}
+
+bool Region::in_extents(Offset offset, std::uint64_t size) const noexcept {
+    const RegionHeader& h = header();
+    const std::uint64_t begin = h.extents_begin;
+    const std::uint64_t end = begin + std::uint64_t{h.extent_count} * kExtentSize;
+    return offset >= begin && offset <= end && size <= end - offset;
+}
+
+std::uint32_t Region::own_number() noexcept {
+    if (const std::uint32_t number = number_.load(std::memory_order_relaxed)) return number;
+    static std::mutex claiming;
+    const std::lock_guard guard(claiming);
+    if (const std::uint32_t number = number_.load(std::memory_order_relaxed)) return number;
+    const auto pid = static_cast<std::uint32_t>(::getpid());
+    for (int round = 0; round < 2; ++round) {
+        for (std::uint32_t i = 0; i < kMaxProcesses; ++i) {
+            std::uint32_t nobody = 0;
+            if (header().processes[i].load(std::memory_order_relaxed) == 0 &&
+                header().processes[i].compare_exchange_strong(nobody, pid, std::memory_order_acq_rel)) {
+                number_.store(i + 1, std::memory_order_relaxed);
+                return i + 1;
+            }
+        }
+        sweep_dead();
+    }
+    return 0;
+}
+
+std::uint32_t Region::number_of(pid_t pid) const noexcept {
+    for (std::uint32_t i = 0; i < kMaxProcesses; ++i) {
+        if (header().processes[i].load(std::memory_order_acquire) == static_cast<std::uint32_t>(pid)) return i + 1;
+    }
+    return 0;
+}
+
+Offset Region::claim_home() {
+    const std::uint32_t number = own_number();
+    if (number != 0) {
+        for (const std::uint32_t wanted : {0U, kAbandonedHome}) {
+            for (std::uint32_t i = 0; i < kHomes; ++i) {
+                std::uint32_t owner = wanted;
+                if (header().homes[i].load(std::memory_order_relaxed) == wanted &&
+                    header().homes[i].compare_exchange_strong(owner, number, std::memory_order_acq_rel)) {
+                    return header().homes_begin + std::uint64_t{i} * header().home_size;
+                }
+            }
+        }
+    }
+    throw StartError("128 pools exist at once in this family of processes: destroy one before making another");
+}
+
+void Region::release_home(Offset home) noexcept {
+    const std::uint64_t index = (home - header().homes_begin) / header().home_size;
+    os::punch_hole(at(home), header().home_size);
+    header().homes[index].store(0, std::memory_order_release);
+}
+
+Offset Region::claim_extents(std::size_t bytes) noexcept {
+    const std::uint32_t number = own_number();
+    const std::size_t count = (bytes + kExtentSize - 1) / kExtentSize;
+    if (number == 0 || count == 0 || count > header().extent_count) return 0;
+    auto* extents = header().extents;
+    for (int round = 0; round < 2; ++round) {
+        for (std::uint32_t begin = 0; begin + count <= header().extent_count;) {
+            std::uint32_t claimed = 0;
+            while (claimed < count) {
+                std::uint32_t nobody = 0;
+                if (!extents[begin + claimed].compare_exchange_strong(nobody, number, std::memory_order_acq_rel)) break;
+                os::kill_point(os::KillPoint::extent_claimed);
+                ++claimed;
+            }
+            if (claimed == count) {
+                const auto end = static_cast<std::uint32_t>(begin + count);
+                std::uint32_t used = header().extents_used.load(std::memory_order_relaxed);
+                while (used < end &&
+                       !header().extents_used.compare_exchange_weak(used, end, std::memory_order_acq_rel)) {}
+                return extent_offset(begin);
+            }
+            for (std::uint32_t i = 0; i < claimed; ++i) extents[begin + i].store(0, std::memory_order_release);
+            begin += claimed + 1;
+        }
+        sweep_dead();
+    }
+    return 0;
+}
+
+void Region::release_extents(Offset first, std::size_t bytes) noexcept {
+    const auto begin = static_cast<std::uint32_t>((first - header().extents_begin) / kExtentSize);
+    const auto count = static_cast<std::uint32_t>((bytes + kExtentSize - 1) / kExtentSize);
+    os::punch_hole(at(first), std::size_t{count} * kExtentSize);
+    for (std::uint32_t i = 0; i < count; ++i) header().extents[begin + i].store(0, std::memory_order_release);
+}
+
+void Region::mark_dead(std::uint32_t number) noexcept {
+    header().processes[number - 1].store(kDeadProcess, std::memory_order_release);
+}
+
+void Region::release_owned(std::uint32_t number) noexcept {
+    // A claim in progress when its owner died may lie past extents_used: it has touched nothing, but its word must go.
+    const std::uint32_t end = header().extent_count;
+    for (std::uint32_t i = 0; i < end; ++i) {
+        if (header().extents[i].load(std::memory_order_relaxed) != number) continue;
+        os::punch_hole(at(extent_offset(i)), kExtentSize);
+        header().extents[i].store(0, std::memory_order_release);
+    }
+    for (std::uint32_t i = 0; i < kHomes; ++i) {
+        if (header().homes[i].load(std::memory_order_relaxed) != number) continue;
+        os::punch_hole(at(header().homes_begin + std::uint64_t{i} * header().home_size), header().home_size);
+        header().homes[i].store(kAbandonedHome, std::memory_order_release);
+    }
+    header().processes[number - 1].store(0, std::memory_order_release);
+}
+
+void Region::sweep_dead() noexcept {
+    for (std::uint32_t i = 0; i < kMaxProcesses; ++i) {
+        std::uint32_t pid = header().processes[i].load(std::memory_order_acquire);
+        if (pid == 0 || pid == kDeadProcess) continue;
+        if (::kill(static_cast<pid_t>(pid), 0) == 0 || errno != ESRCH) continue;
+        // One sweeper wins; the others see somebody else's mark and go on.
+        if (header().processes[i].compare_exchange_strong(pid, kDeadProcess, std::memory_order_acq_rel)) {
+            release_owned(i + 1);
+        }
+    }
+}
+
+}    // namespace multihull::shm

@@ -1,0 +1,116 @@
+// The one reservation of shared memory that a family of processes (a program and everything started from it) shares.
+//
+// A memfd of up to 1 TiB, mapped before the first fork: a place in it is named by its offset, which means the same in every
+// process of the family, however old. Memory is taken as pages are touched and given back by punching holes.
+//
+// Safe across processes. Survives the death of any of them at any instruction: see "Kill points" in README.md.
+//
+// Invariants
+// (1) The geometry (sizes and counts) is written by the process that makes the region, before anybody else maps it.
+// (2) A home or an extent belongs to the process whose number stands in its owner word; 0 is nobody. A word goes from 0 to a
+//     number by compare-and-swap, made by that process for itself, and back to 0 by the owner, or by the one process that
+//     found the owner dead.
+// (3) A process's number is the index of its pid in `processes`, plus one.
+#pragma once
+
+#include "os/fault.hpp"
+#include "os/memory.hpp"
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <sys/types.h>
+
+namespace multihull::shm {
+
+/// A place in the region; 0 is nowhere (the header is there).
+using Offset = std::uint64_t;
+
+inline constexpr std::uint32_t kMaxProcesses = 8192;
+inline constexpr std::uint32_t kHomes = 128;
+inline constexpr std::uint32_t kMaxExtents = 65536;
+inline constexpr std::uint32_t kMaxModules = 256;
+inline constexpr std::size_t kExtentSize = std::size_t{8} << 20;
+
+struct RegionHeader {
+    std::uint64_t magic;
+    std::uint64_t size;
+    std::uint64_t homes_begin;    ///< Offset of the first home: control memory of one pool.
+    std::uint64_t home_size;
+    std::uint32_t extent_count;
+    std::uint64_t extents_begin;    ///< Offset of the first extent: memory for arguments, arrays and results.
+    os::KillPoints kill_points;
+    std::atomic<std::uint32_t>
+        extents_used;    ///< One past the highest extent ever claimed, so that sweeps stay short.
+    std::atomic<std::uint64_t> modules[kMaxModules];    ///< Build-ids (hashed) of the modules that tokens speak of.
+    std::atomic<std::uint32_t> processes[kMaxProcesses];
+    std::atomic<std::uint32_t> homes[kHomes];
+    std::atomic<std::uint32_t> extents[kMaxExtents];
+};
+
+/// In `homes`: its owner is dead, and so will be, in a moment, the processes that still look at it. Taken only when no other is left.
+inline constexpr std::uint32_t kAbandonedHome = ~std::uint32_t{0};
+/// In `processes`: dead, but what it owned is still in use.
+inline constexpr std::uint32_t kDeadProcess = ~std::uint32_t{0};
+
+class Region {
+public:
+    /// The region of this process's family; made on first use.
+    static Region& instance();
+    /// Joins the family whose region is behind the descriptor: for processes started by exec. Must come before instance().
+    static void attach(os::Fd fd);
+    /// Whether the region exists already in this process.
+    static bool exists() noexcept;
+
+    /// An address in this process. The offset must lie inside the region.
+    std::byte* at(Offset offset) const noexcept { return base_ + offset; }
+    template <class T>
+    T* at(Offset offset) const noexcept {
+        return reinterpret_cast<T*>(base_ + offset);
+    }
+    Offset offset_of(const void* address) const noexcept {
+        return static_cast<Offset>(static_cast<const std::byte*>(address) - base_);
+    }
+    /// Whether [offset, offset + size) lies in the extents: what a worker says of its results is checked with this.
+    bool in_extents(Offset offset, std::uint64_t size) const noexcept;
+
+    RegionHeader& header() const noexcept { return *reinterpret_cast<RegionHeader*>(base_); }
+    int fd() const noexcept { return fd_.get(); }
+    std::size_t home_size() const noexcept { return header().home_size; }
+
+    /// Claims a home; it reads as zeros. Throws StartError when all are in use.
+    Offset claim_home();
+    void release_home(Offset home) noexcept;
+
+    /// Claims a run of whole extents of at least `bytes`, which read as zeros; 0 when there is none.
+    Offset claim_extents(std::size_t bytes) noexcept;
+    void release_extents(Offset first, std::size_t bytes) noexcept;
+
+    /// The number of this process, claimed on first use; 0 when the table is full.
+    std::uint32_t own_number() noexcept;
+    /// The number of another process of the family; 0 when it never claimed one.
+    std::uint32_t number_of(pid_t pid) const noexcept;
+    /// Keeps what a dead process owned until release_owned(), and frees its pid to be used by another process.
+    void mark_dead(std::uint32_t number) noexcept;
+    /// Releases every extent and home that stands under the number, and the number itself.
+    void release_owned(std::uint32_t number) noexcept;
+    /// Releases what belongs to processes that no longer exist, wherever in the family they were.
+    void sweep_dead() noexcept;
+    /// Forgets who this process was: in the child, after a fork.
+    void after_fork() noexcept { number_ = 0; }
+
+private:
+    Region(os::Fd fd, bool create);
+    void create_geometry(std::size_t size);
+    Offset extent_offset(std::uint32_t index) const noexcept {
+        return header().extents_begin + std::uint64_t{index} * kExtentSize;
+    }
+
+    os::Fd fd_;
+    os::Mapping mapping_;
+    std::byte* base_ = nullptr;
+    std::atomic<std::uint32_t> number_{0};
+};
+
+}    // namespace multihull::shm

@@ -1,0 +1,233 @@
+// Every kind of value that travels arrives as it was sent.
+#include "codec/samples.hpp"
+
+#include <multihull/error.hpp>
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+#include <ranges>
+#include <thread>
+
+namespace {
+
+using multihull::CodecError;
+using multihull::detail::Reader;
+using multihull::detail::VectorGrowth;
+using multihull::detail::Writer;
+using samples::decoded;
+using samples::encoded;
+
+TEST(RoundTrip, EveryKindOfValue) {
+    samples::for_each([]<class T>(const T& value) {
+        static_assert(multihull::Travels<T>);
+        EXPECT_TRUE(decoded<T>(encoded(value)) == value) << multihull::detail::type_name<T>();
+    });
+}
+
+TEST(RoundTrip, EveryKindOfValueFromAnyAddress) {
+    // Arguments stand behind one another, at addresses that suit none of them.
+    samples::for_each([]<class T>(const T& value) {
+        VectorGrowth growth;
+        Writer writer({}, growth);
+        multihull::detail::encode(writer, 'x');
+        multihull::detail::encode(writer, value);
+        Reader reader(writer.bytes());
+        EXPECT_EQ(multihull::detail::decode<char>(reader), 'x');
+        EXPECT_TRUE(multihull::detail::decode<T>(reader) == value) << multihull::detail::type_name<T>();
+        EXPECT_EQ(reader.remaining(), 0U);
+    });
+}
+
+TEST(RoundTrip, BigVectorsFromAnyAddress) {
+    std::vector<double> values(100'000);
+    std::iota(values.begin(), values.end(), 0.5);
+    const auto sent = std::make_tuple('x', values, std::string(70'001, 's'), values);
+    EXPECT_EQ(decoded<std::remove_const_t<decltype(sent)>>(encoded(sent)), sent);
+}
+
+TEST(RoundTrip, AGeneratedRangeTravelsAsItsDescription) {
+    const auto bytes = encoded(std::views::iota(3, 1'000'000));
+    EXPECT_EQ(bytes.size(), 2 * sizeof(int));
+    EXPECT_TRUE(std::ranges::equal(decoded<std::ranges::iota_view<int, int>>(bytes), std::views::iota(3, 1'000'000)));
+}
+
+TEST(RoundTrip, Pointers) {
+    auto list = std::make_unique<samples::Link>();
+    list->value = 1;
+    list->next = std::make_unique<samples::Link>();
+    list->next->value = 2;
+    const auto back = decoded<std::unique_ptr<samples::Link>>(encoded(list));
+    ASSERT_NE(back, nullptr);
+    EXPECT_EQ(back->value, 1);
+    ASSERT_NE(back->next, nullptr);
+    EXPECT_EQ(back->next->value, 2);
+    EXPECT_EQ(back->next->next, nullptr);
+    EXPECT_EQ(decoded<std::unique_ptr<const int>>(encoded(std::unique_ptr<const int>())), nullptr);
+}
+
+TEST(RoundTrip, SharedPointersStayShared) {
+    const auto person = std::make_shared<const samples::Person>(samples::Person{"Ada", 36, {}, {}});
+    const std::tuple sent(person, std::vector{person, std::shared_ptr<const samples::Person>()},
+                          std::make_shared<const samples::Person>(*person));
+    const auto [first, list, other] = decoded<std::remove_const_t<decltype(sent)>>(encoded(sent));
+    EXPECT_EQ(first->name, "Ada");
+    EXPECT_EQ(list.at(0), first);
+    EXPECT_EQ(list.at(1), nullptr);
+    EXPECT_NE(other, first);
+    EXPECT_EQ(*other, *first);
+}
+
+TEST(RoundTrip, SharedPointersOfTwoValuesAreApart) {
+    // Two values written one after another can be read by two readers.
+    const auto number = std::make_shared<int>(5);
+    VectorGrowth growth;
+    Writer writer({}, growth);
+    multihull::detail::encode(writer, number);
+    const std::size_t half = writer.size();
+    multihull::detail::encode(writer, number);
+    Reader second(writer.bytes().subspan(half));
+    EXPECT_EQ(*multihull::detail::decode<std::shared_ptr<int>>(second), 5);
+}
+
+struct Ring {
+    std::shared_ptr<Ring> next;
+};
+
+TEST(RoundTrip, ACircleOfSharedPointersIsRefused) {
+    auto ring = std::make_shared<Ring>();
+    ring->next = ring;
+    EXPECT_THROW(encoded(ring), CodecError);
+    ring->next = nullptr;
+}
+
+TEST(RoundTrip, ListsAreRefusedWhenTooDeep) {
+    std::unique_ptr<samples::Link> list;
+    const auto add = [&] {
+        auto link = std::make_unique<samples::Link>();
+        link->next = std::move(list);
+        list = std::move(link);
+    };
+    for (std::uint32_t i = 0; i + 1 < multihull::detail::kMaxDepth; ++i) add();
+    EXPECT_EQ(encoded(decoded<decltype(list)>(encoded(list))), encoded(list));
+    add();
+    add();
+    EXPECT_THROW(encoded(list), CodecError);
+}
+
+TEST(RoundTrip, TheVersionOfACerealTypeTravels) {
+    EXPECT_EQ(decoded<samples::Versioned>(encoded(samples::Versioned{1})).seen, 7U);
+}
+
+TEST(RoundTrip, ATypeThatCanOnlyBeMovedTravelsByItsCodec) {
+    static_assert(multihull::Travels<samples::Ticket>);
+    std::vector<samples::Ticket> tickets;
+    tickets.emplace_back(17);
+    tickets.emplace_back(18);
+    const auto bytes = encoded(tickets);
+    EXPECT_EQ(tickets[0].number(), 0);
+    const auto back = decoded<std::vector<samples::Ticket>>(bytes);
+    EXPECT_EQ(back.at(0).number(), 17);
+    EXPECT_EQ(back.at(1).number(), 18);
+}
+
+class Descriptors final : public multihull::detail::Attachments {
+public:
+    std::uint32_t put(int descriptor) override {
+        descriptors_.push_back(descriptor);
+        return static_cast<std::uint32_t>(descriptors_.size());
+    }
+    int take(std::uint32_t number) override { return descriptors_.at(number - 1); }
+
+private:
+    std::vector<int> descriptors_;
+};
+
+TEST(RoundTrip, DescriptorsTravelBesideTheBytes) {
+    Descriptors descriptors;
+    VectorGrowth growth;
+    Writer writer({}, growth, &descriptors);
+    writer.attach(5);
+    writer.attach(9);
+    Reader reader(writer.bytes(), &descriptors);
+    EXPECT_EQ(reader.detach(), 5);
+    EXPECT_EQ(reader.detach(), 9);
+    Reader blind(writer.bytes());
+    EXPECT_THROW(blind.detach(), CodecError);
+    Writer mute({}, growth);
+    EXPECT_THROW(mute.attach(5), CodecError);
+}
+
+// Counts what is copied when room runs out.
+class CountingGrowth final : public multihull::detail::Growth {
+public:
+    std::span<std::byte> grow(std::span<const std::byte> used, std::size_t capacity) override {
+        copied += used.size();
+        ++times;
+        last = capacity;
+        return under_.grow(used, capacity);
+    }
+    std::size_t copied = 0;
+    std::size_t last = 0;
+    int times = 0;
+
+private:
+    VectorGrowth under_;
+};
+
+TEST(Writer, ABigVectorIsCopiedOnceIntoARoomOfItsSize) {
+    std::array<std::byte, 64> first;
+    CountingGrowth growth;
+    Writer writer(first, growth);
+    const std::vector<double> values(1'000'000, 0.5);
+    multihull::detail::encode(writer, values);
+    EXPECT_EQ(growth.times, 1);
+    EXPECT_LE(growth.copied, 8U);
+    EXPECT_LT(growth.last, values.size() * sizeof(double) * 11 / 10);
+}
+
+TEST(Writer, ManySmallValuesDouble) {
+    CountingGrowth growth;
+    Writer writer({}, growth);
+    for (int i = 0; i < 1'000'000; ++i) multihull::detail::encode(writer, i);
+    EXPECT_LT(growth.times, 25);
+    EXPECT_LT(growth.copied, 2 * writer.size());
+}
+
+TEST(Writer, StaysInTheSpanItWasGiven) {
+    std::array<std::byte, 12> room;
+    CountingGrowth growth;
+    Writer writer(room, growth);
+    multihull::detail::encode(writer, std::tuple(1, 2.5));
+    EXPECT_EQ(growth.times, 0);
+    EXPECT_EQ(writer.bytes().data(), room.data());
+    EXPECT_EQ(writer.size(), 12U);
+}
+
+TEST(Writer, KeepsWhatItHasWhenThereIsNoRoom) {
+    struct NoGrowth final : multihull::detail::Growth {
+        std::span<std::byte> grow(std::span<const std::byte>, std::size_t) override { throw std::bad_alloc(); }
+    } none;
+    std::array<std::byte, 16> room;
+    Writer writer(room, none);
+    multihull::detail::encode(writer, 7);
+    EXPECT_THROW(multihull::detail::encode(writer, std::vector<int>(100)), std::bad_alloc);
+    writer.truncate(4);
+    multihull::detail::encode(writer, 8);
+    EXPECT_EQ((decoded<std::pair<int, int>>(writer.bytes())), std::pair(7, 8));
+}
+
+TEST(RoundTrip, FromManyThreadsAtOnce) {
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 4; ++i) {
+        threads.emplace_back([] {
+            for (int round = 0; round < 200; ++round) {
+                const std::vector<samples::Versioned> sent{samples::Versioned{round}};
+                EXPECT_EQ(decoded<std::vector<samples::Versioned>>(encoded(sent)), sent);
+            }
+        });
+    }
+}
+
+}    // namespace

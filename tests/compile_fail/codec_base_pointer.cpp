@@ -1,0 +1,15 @@
+// expect: and what it points to would be cut down to the base
+#include <multihull/codec.hpp>
+#include <memory>
+
+struct Shape {
+    virtual ~Shape() = default;
+};
+
+int main() {
+    multihull::detail::VectorGrowth growth;
+    multihull::detail::Writer writer({}, growth);
+    multihull::detail::Reader reader(writer.bytes());
+    auto value = multihull::detail::decode<std::unique_ptr<Shape>>(reader);
+    multihull::detail::encode(writer, value);
+}

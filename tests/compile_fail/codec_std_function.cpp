@@ -1,0 +1,12 @@
+// expect: it holds a std::function, which may hold anything
+#include <multihull/codec.hpp>
+#include <functional>
+#include <optional>
+
+int main() {
+    multihull::detail::VectorGrowth growth;
+    multihull::detail::Writer writer({}, growth);
+    multihull::detail::Reader reader(writer.bytes());
+    auto value = multihull::detail::decode<std::optional<std::function<int()>>>(reader);
+    multihull::detail::encode(writer, value);
+}

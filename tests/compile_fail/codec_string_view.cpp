@@ -1,0 +1,12 @@
+// expect: send std::string instead of std::string_view, std::vector instead of std::span or a range
+#include <multihull/codec.hpp>
+#include <map>
+#include <string_view>
+
+int main() {
+    multihull::detail::VectorGrowth growth;
+    multihull::detail::Writer writer({}, growth);
+    multihull::detail::Reader reader(writer.bytes());
+    auto value = multihull::detail::decode<std::map<int, std::string_view>>(reader);
+    multihull::detail::encode(writer, value);
+}

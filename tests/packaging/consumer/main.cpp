@@ -1,0 +1,26 @@
+// A program of somebody else's: it knows of Multihull only what a user knows.
+#include <multihull/pool.hpp>
+#include <multihull/process.hpp>
+
+#include <iostream>
+#include <string>
+#include <vector>
+
+int length(const std::string& word) { return static_cast<int>(word.size()); }
+
+void leave() {}
+
+int main(int argc, char** argv) {
+    multihull::init(argc, argv);
+
+    multihull::Process process(leave);
+    process.start();
+    process.join();
+
+    multihull::Pool pool(2);
+    const std::vector<std::string> words{"one", "three", "eleven"};
+    const std::vector<int> lengths = pool.map(length, words);
+    const bool right = process.exitcode() == 0 && lengths == std::vector<int>{3, 5, 6};
+    std::cout << (right ? "Multihull works here\n" : "Multihull does not work here\n");
+    return right ? 0 : 1;
+}
