@@ -136,6 +136,7 @@ multihull::PoolOptions worker_options(multihull::PoolOptions options, std::size_
     options.initializer = multihull::call(start_libvips);
     options.retry_on = multihull::RetryOn::crash | multihull::RetryOn::timeout | multihull::RetryOn::memory;
     options.name = "thumbnails";
+    options.pass_stderr = false;    // what a decoder says of a bad file stands in that file's line of the summary
     return options;
 }
 

@@ -65,7 +65,7 @@ std::string text_of(const std::exception& error) {
 void encode_stack(Writer& writer, std::span<const std::uintptr_t> stack) {
     stack = stack.first(std::min(stack.size(), kLongestStack));
     writer.write_length(stack.size());
-    writer.write(stack.data(), stack.size_bytes());
+    writer.write_aligned(stack.data(), stack.size_bytes(), alignof(std::uintptr_t));    // as a vector
 }
 
 Stack decode_stack(Reader& reader) {
@@ -168,10 +168,10 @@ Decoded decode_future_error(Reader& reader, bool nest) {
 
 // The place of a code here is its number in the format: a value that is none of them must not be made from damaged bytes.
 constexpr std::array kRegexCodes{
-    std::regex_constants::error_collate,  std::regex_constants::error_ctype,    std::regex_constants::error_escape,
-    std::regex_constants::error_backref,  std::regex_constants::error_brack,    std::regex_constants::error_paren,
-    std::regex_constants::error_brace,    std::regex_constants::error_badbrace, std::regex_constants::error_range,
-    std::regex_constants::error_space,    std::regex_constants::error_badrepeat, std::regex_constants::error_complexity,
+    std::regex_constants::error_collate, std::regex_constants::error_ctype,     std::regex_constants::error_escape,
+    std::regex_constants::error_backref, std::regex_constants::error_brack,     std::regex_constants::error_paren,
+    std::regex_constants::error_brace,   std::regex_constants::error_badbrace,  std::regex_constants::error_range,
+    std::regex_constants::error_space,   std::regex_constants::error_badrepeat, std::regex_constants::error_complexity,
     std::regex_constants::error_stack,
 };
 

@@ -176,9 +176,8 @@ bool MapWorker::failed(std::uint64_t element) {
 void MapWorker::write_exception(std::uint64_t element) {
     const bool first = part_.error_element.load(std::memory_order_relaxed) == 0;
     if (!header_.cells && !first) return;    // a map throws its first error; the part's elements come in order
-    const auto frames = last_throw_stack();
     Writer& writer = begin_cell();
-    encode_exception(writer, std::current_exception(), std::vector<std::uintptr_t>(frames.begin(), frames.end()));
+    encode_exception(writer, std::current_exception(), task_throw_stack());
     clear_throw_stack();
     const std::uint64_t offset = shm::Region::instance().offset_of(writer.bytes().data());
     if (header_.cells) {

@@ -5,6 +5,7 @@
 #include "os/process.hpp"
 #include "pool/map_state.hpp"
 #include "pool/worker.hpp"
+#include "process/throw_trace.hpp"
 
 #include <multihull/log.hpp>
 
@@ -346,6 +347,7 @@ std::exception_ptr Engine::explain(Worker& worker, int code, std::optional<std::
     if (crash.written.load(std::memory_order_acquire) != CrashRecord::kNothing && crash.signal == report.signal) {
         report.code = crash.code;
         report.address = crash.address;
+        report.sender_pid = crash.sender;
         if (crash.written.load(std::memory_order_acquire) == CrashRecord::kWhole) {
             report.stack = Stack(translate(copy_frames(crash.stack)));
         }
@@ -357,15 +359,17 @@ std::exception_ptr Engine::explain(Worker& worker, int code, std::optional<std::
 std::vector<std::uintptr_t> Engine::translate(std::vector<std::uintptr_t> frames) const {
     const auto here = reinterpret_cast<std::uintptr_t>(&worker_entry);
     const std::uintptr_t there = home_.header.entry_address.load(std::memory_order_acquire);
-    if (there == 0 || there == here) return frames;
-    for (auto& frame : frames) {
-        try {
-            token_of(reinterpret_cast<const void*>(frame - there + here));
-            frame = frame - there + here;
-        } catch (const Error&) {
-            // Of another library, whose place there is not known: left as it is.
+    if (there != 0 && there != here) {
+        for (auto& frame : frames) {
+            try {
+                token_of(reinterpret_cast<const void*>(frame - there + here));
+                frame = frame - there + here;
+            } catch (const Error&) {
+                // Of another library, whose place there is not known: left as it is.
+            }
         }
     }
+    frames.resize(frames_of_task(frames));
     return frames;
 }
 
@@ -529,7 +533,7 @@ void Engine::on_readable(int fd) {
 void Engine::drain_stderr(Worker& worker, bool dead) {
     char buffer[4096];
     for (int rounds = 0; rounds < 64; ++rounds) {
-        const bool can_write = os::writable(STDERR_FILENO);
+        const bool can_write = !options_.pass_stderr || os::writable(STDERR_FILENO);
         if (!can_write && !dead) {
             const std::lock_guard guard(mutex_);
             stalled_stderr_ = true;
@@ -543,7 +547,7 @@ void Engine::drain_stderr(Worker& worker, bool dead) {
             if (!open && !dead) Supervisor::instance().unwatch(worker.stderr_pipe.get());
             return;
         }
-        if (can_write) os::write_all(STDERR_FILENO, std::span(buffer, got));
+        if (can_write && options_.pass_stderr) os::write_all(STDERR_FILENO, std::span(buffer, got));
         worker.last_stderr.append(buffer, got);
         if (worker.last_stderr.size() > 2 * kKeptStderr)
             worker.last_stderr.erase(0, worker.last_stderr.size() - kKeptStderr);

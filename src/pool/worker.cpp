@@ -213,8 +213,7 @@ private:
         set_memory_limit(0);
         ResultGrowth growth(arena_);
         Writer writer(std::span(shared.result), growth);
-        const auto frames = last_throw_stack();
-        encode_exception(writer, exception, std::vector<std::uintptr_t>(frames.begin(), frames.end()));
+        encode_exception(writer, exception, task_throw_stack());
         publish(shared, writer, growth);
         outcome_ = task_state::exception;
     }

@@ -65,9 +65,7 @@ void print_uncaught(const std::string& name) {
         // Not derived from std::exception: its type is all there is to say.
     }
     text += '\n';
-    const auto frames = detail::last_throw_stack();
-    std::vector<std::uintptr_t> addresses(frames.begin(), frames.end());
-    if (!addresses.empty()) text += Stack(addresses).to_string() + "\n";
+    text += Stack(detail::task_throw_stack()).to_string();
     os::write_all(STDERR_FILENO, text);
 }
 

@@ -2,6 +2,7 @@
 
 #include "process/symbolize.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <iterator>
 #include <mutex>
@@ -33,6 +34,21 @@ std::string describe(const Frame& frame) {
         text.append(" in ").append(last_part(frame.module));
     }
     return text;
+}
+
+// Without the outermost calls that only pass on: a task's reader looks for the task.
+std::size_t shown_frames(const std::vector<Frame>& frames) {
+    constexpr std::string_view kPassingOn[] = {"std::", "multihull::detail::", "_ZSt", "_ZZN9multihull6detail", "_ZN9multihull6detail"};
+    std::size_t count = frames.size();
+    while (count > 1) {
+        const std::string& name = frames[count - 1].function;
+        const auto begins = [&](std::string_view prefix) { return name.find(prefix) < std::min(name.find('('), name.find('<')); };
+        if (!std::any_of(std::begin(kPassingOn), std::end(kPassingOn), begins)) {
+            break;
+        }
+        --count;
+    }
+    return count;
 }
 
 }    // namespace
@@ -67,7 +83,8 @@ const std::vector<Frame>& Stack::frames() const {
 
 std::string Stack::to_string() const {
     std::string text;
-    for (std::size_t i = 0; i < frames().size(); ++i) {
+    const std::size_t count = shown_frames(frames());
+    for (std::size_t i = 0; i < count; ++i) {
         text.append("#").append(std::to_string(i)).append(" ").append(describe(frames()[i])).append("\n");
     }
     return text;

@@ -14,6 +14,7 @@
 
 // Calls its first argument with its second. What matters is the personality routine named in its unwind table.
 extern "C" __attribute__((visibility("hidden"))) void multihull_call_traced(void (*function)(void*), void* context);
+extern "C" __attribute__((visibility("hidden"))) const char multihull_call_traced_end[];
 
 #if defined(__x86_64__)
 asm(R"(
@@ -39,6 +40,9 @@ multihull_call_traced:
     ret
     .cfi_endproc
     .size multihull_call_traced, . - multihull_call_traced
+    .globl multihull_call_traced_end
+    .hidden multihull_call_traced_end
+multihull_call_traced_end:
     .popsection
 )");
 #else
@@ -67,6 +71,9 @@ multihull_call_traced:
     ret
     .cfi_endproc
     .size multihull_call_traced, . - multihull_call_traced
+    .globl multihull_call_traced_end
+    .hidden multihull_call_traced_end
+multihull_call_traced_end:
     .popsection
 )");
 #endif
@@ -185,6 +192,13 @@ void call_with_throw_trace(void (*function)(void*), void* context) {
     multihull_call_traced(function, context);
 }
 
+std::size_t frames_of_task(std::span<const std::uintptr_t> frames) noexcept {
+    const auto begin = reinterpret_cast<std::uintptr_t>(&multihull_call_traced);
+    const auto end = reinterpret_cast<std::uintptr_t>(multihull_call_traced_end);
+    const auto caller = std::find_if(frames.begin(), frames.end(), [&](std::uintptr_t frame) { return frame >= begin && frame < end; });
+    return static_cast<std::size_t>(caller - frames.begin());
+}
+
 std::span<const std::uint64_t> last_throw_stack() noexcept { return {throw_stack.frames, throw_stack.size}; }
 
 void clear_throw_stack() noexcept { throw_stack.size = 0; }
@@ -197,6 +211,8 @@ namespace multihull::detail {
 
 void call_with_throw_trace(void (*function)(void*), void* context) { function(context); }
 
+std::size_t frames_of_task(std::span<const std::uintptr_t> frames) noexcept { return frames.size(); }
+
 std::span<const std::uint64_t> last_throw_stack() noexcept { return {}; }
 
 void clear_throw_stack() noexcept {}
@@ -204,3 +220,14 @@ void clear_throw_stack() noexcept {}
 }    // namespace multihull::detail
 
 #endif
+
+namespace multihull::detail {
+
+std::vector<std::uintptr_t> task_throw_stack() {
+    const auto frames = last_throw_stack();
+    std::vector<std::uintptr_t> addresses(frames.begin(), frames.end());
+    addresses.resize(frames_of_task(addresses));
+    return addresses;
+}
+
+}    // namespace multihull::detail

@@ -8,8 +8,10 @@
 // Thread-safe: each thread has a trace of its own.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace multihull::detail {
 
@@ -18,8 +20,15 @@ namespace multihull::detail {
 /// than x86-64 and AArch64.
 void call_with_throw_trace(void (*function)(void*), void* context);
 
+/// How many of a stack's frames, innermost first, lie inside of what call_with_throw_trace() called: what is the task's own.
+/// All of them where none of the frames is that call.
+std::size_t frames_of_task(std::span<const std::uintptr_t> frames) noexcept;
+
 /// This thread's last trace; valid until its next one.
 std::span<const std::uint64_t> last_throw_stack() noexcept;
+
+/// The same without the calls that only led to the task: what an error shows.
+std::vector<std::uintptr_t> task_throw_stack();
 
 /// Forgets this thread's trace. Call it before call_with_throw_trace() where an old trace would mislead.
 void clear_throw_stack() noexcept;

@@ -22,6 +22,9 @@ namespace multihull::detail {
 /// How deep values may nest through pointers and containers, so that no bytes and no cycle can overflow a stack.
 inline constexpr std::uint32_t kMaxDepth = 1000;
 
+/// What elements are aligned to at most: no more than what a Writer is given can be relied on to be.
+inline constexpr std::size_t kMaxAlignment = 64;
+
 /// Where a Writer gets more room when bytes do not fit.
 class Growth {
 public:
@@ -94,6 +97,22 @@ public:
         if (size != 0) {
             std::memcpy(place, data, size);
         }
+    }
+
+    /// Writes at a multiple of `alignment` from the beginning: first a byte that says how many more are skipped. None is skipped,
+    /// nor said to be, where the alignment is 1.
+    void write_aligned(const void* data, std::size_t size, std::size_t alignment) {
+        if (alignment > 1) {
+            alignment = alignment < kMaxAlignment ? alignment : kMaxAlignment;
+            std::byte* const place =
+                claim(alignment + size);    // in one piece, or padding would have to be found twice
+            const std::size_t padding =
+                (alignment - static_cast<std::size_t>(place + 1 - begin_) % alignment) % alignment;
+            std::memset(place, 0, 1 + padding);
+            *place = static_cast<std::byte>(padding);
+            at_ = place + 1 + padding;
+        }
+        write(data, size);
     }
 
     template <class T>

@@ -115,8 +115,9 @@ void encode_value(Writer& writer, V& value) {
         writer.put(kUserMark);
         Codec<T>::encode(writer, value);
     } else if constexpr (kHow == Kind::contiguous) {
+        using Element = typename T::value_type;
         writer.write_length(value.size());
-        writer.write(value.data(), value.size() * sizeof(typename T::value_type));
+        writer.write_aligned(value.data(), value.size() * sizeof(Element), alignof(Element));
     } else if constexpr (kHow == Kind::bits) {
         encode_bits(writer, value);
     } else if constexpr (kHow == Kind::sequence || kHow == Kind::set || kHow == Kind::map) {
@@ -163,31 +164,36 @@ std::size_t sane_capacity(const Reader& reader, std::size_t count) {
     return count < affordable ? count : affordable;
 }
 
-// The bytes may stand at any address. Through a buffer in the nearest cache they need not be set to zero first.
+// Where the elements stand as they would in an array they are copied in one go; setting them to zero first costs as much again.
 template <class T>
 T decode_contiguous(Reader& reader) {
     using Element = typename T::value_type;
     const std::size_t count = reader.read_length(sizeof(Element));
-    const auto bytes = reader.view(count * sizeof(Element));
+    if constexpr (alignof(Element) > 1) {
+        const auto padding = reader.get<std::uint8_t>();
+        if (padding >= alignof(Element)) {
+            throw_damaged("there is more padding than any element needs");
+        }
+        reader.view(padding);
+    }
+    const auto* const bytes = reader.view(count * sizeof(Element)).data();
     T range;
-    if constexpr (!std::is_copy_assignable_v<Element> || !std::is_copy_constructible_v<Element>) {
+    if constexpr (std::is_copy_assignable_v<Element> && std::is_copy_constructible_v<Element>) {
+        if (reinterpret_cast<std::uintptr_t>(bytes) % alignof(Element) == 0) {
+            const auto* const elements = std::launder(reinterpret_cast<const Element*>(bytes));
+            range.assign(elements, elements + count);
+            return range;
+        }
+    }
+    if constexpr (std::is_default_constructible_v<Element> && std::is_copy_assignable_v<Element>) {
+        range.resize(count);
+        if (count != 0) {
+            std::memcpy(static_cast<void*>(range.data()), bytes, count * sizeof(Element));
+        }
+    } else {
         range.reserve(count);
         for (std::size_t i = 0; i < count; ++i) {
-            range.push_back(load<Element>(bytes.data() + i * sizeof(Element)));
-        }
-    } else if (reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(Element) == 0) {
-        const auto* const elements = std::launder(reinterpret_cast<const Element*>(bytes.data()));
-        range.assign(elements, elements + count);
-    } else {
-        constexpr std::size_t kChunk = sizeof(Element) >= 4096 ? 1 : 4096 / sizeof(Element);
-        alignas(Element) std::byte buffer[kChunk * sizeof(Element)];
-        range.reserve(count);
-        for (std::size_t done = 0; done < count;) {
-            const std::size_t now = count - done < kChunk ? count - done : kChunk;
-            std::memcpy(buffer, bytes.data() + done * sizeof(Element), now * sizeof(Element));
-            const auto* const elements = std::launder(reinterpret_cast<const Element*>(buffer));
-            range.insert(range.end(), elements, elements + now);
-            done += now;
+            range.push_back(load<Element>(bytes + i * sizeof(Element)));
         }
     }
     return range;
