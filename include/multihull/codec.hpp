@@ -9,9 +9,10 @@
 #pragma once
 
 #include <multihull/detail/codec_bytes.hpp>
+#include <multihull/detail/codec_decode.hpp>
+#include <multihull/detail/codec_encode.hpp>
 #include <multihull/detail/codec_parameters.hpp>
-#include <multihull/detail/codec_types.hpp>
-#include <multihull/detail/codec_values.hpp>
+#include <multihull/detail/codec_travels.hpp>
 
 #include <cstdint>
 #include <exception>

@@ -112,6 +112,14 @@ public:
             "(code made at run time stays in the process that made it)");
     }
 
+    bool same_module(std::uintptr_t a, std::uintptr_t b) {
+        const std::lock_guard guard(mutex_);
+        return std::any_of(modules_.begin(), modules_.end(), [&](const Module& module) {
+            const auto holds = [&](std::uintptr_t code) { return code >= module.code_begin && code < module.code_end; };
+            return holds(a) && holds(b);
+        });
+    }
+
     std::uintptr_t code_of(Token token) {
         const auto number = static_cast<std::uint32_t>(token >> kModuleShift);
         const std::lock_guard guard(mutex_);
@@ -194,6 +202,8 @@ void forget_tokens_after_fork() noexcept {
 Token token_of(const void* code) { return ModuleTable::instance().token_of(reinterpret_cast<std::uintptr_t>(code)); }
 
 const void* code_of(Token token) { return reinterpret_cast<const void*>(ModuleTable::instance().code_of(token)); }
+
+bool same_module(std::uintptr_t a, std::uintptr_t b) noexcept { return ModuleTable::instance().same_module(a, b); }
 
 Thunk thunk_of(Token token) {
     // Most tasks of a worker call the same few functions.

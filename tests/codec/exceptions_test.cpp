@@ -154,7 +154,8 @@ TEST(Exceptions, StreamAndFutureFailures) {
 TEST(Exceptions, FilesystemErrorsKeepTheirPaths) {
     using std::filesystem::filesystem_error;
     const auto code = std::make_error_code(std::errc::no_space_on_device);
-    for (const auto& error : {filesystem_error("none", code), filesystem_error("one", "/a", code), filesystem_error("two", "/a", "/b", code)}) {
+    for (const auto& error : {filesystem_error("none", code), filesystem_error("one", "/a", code),
+                              filesystem_error("two", "/a", "/b", code)}) {
         expect_same(error);
         expect_back<filesystem_error>(std::make_exception_ptr(error), [&](const filesystem_error& back) {
             EXPECT_EQ(back.path1(), error.path1());
@@ -204,7 +205,8 @@ TEST(Exceptions, MultihullsOwn) {
         EXPECT_TRUE(std::ranges::equal(back.stack().addresses(), kStack));
     };
     using namespace std::chrono_literals;
-    expect_back<multihull::TaskTimeout>(std::make_exception_ptr(multihull::TaskTimeout("slow", 500ms, stack)), check_limit);
+    expect_back<multihull::TaskTimeout>(std::make_exception_ptr(multihull::TaskTimeout("slow", 500ms, stack)),
+                                        check_limit);
     expect_back<multihull::CpuTimeExceeded>(std::make_exception_ptr(multihull::CpuTimeExceeded("slow", 500ms, stack)),
                                             check_limit);
 }
@@ -236,23 +238,30 @@ TEST(Exceptions, OthersComeBackAsRemoteError) {
     expect_remote(caught([] { throw true; }), "bool", "true");
     expect_remote(caught([] { throw 'c'; }), "char", "c");
     expect_remote(caught([] { throw 0.5; }), "double", "0.500000");
-    expect_remote(caught([] { throw std::make_error_code(std::errc::io_error); }), "std::error_code", "Input/output error");
+    expect_remote(caught([] { throw std::make_error_code(std::errc::io_error); }), "std::error_code",
+                  "Input/output error");
     expect_remote(caught([] { throw static_cast<const char*>(nullptr); }), "const char*", "");
-    expect_remote(std::make_exception_ptr(std::system_error(1, []() -> const std::error_category& {
-                      static const struct final : std::error_category {
-                          const char* name() const noexcept override { return "mine"; }
-                          std::string message(int) const override { return "own trouble"; }
-                      } category;
-                      return category;
-                  }())),
+    expect_remote(std::make_exception_ptr(std::system_error(1,
+                                                            []() -> const std::error_category& {
+                                                                static const struct final : std::error_category {
+                                                                    const char* name() const noexcept override {
+                                                                        return "mine";
+                                                                    }
+                                                                    std::string message(int) const override {
+                                                                        return "own trouble";
+                                                                    }
+                                                                } category;
+                                                                return category;
+                                                            }())),
                   "std::system_error", "own trouble");
 }
 
 TEST(Exceptions, ALongTextIsCut) {
-    expect_back<std::runtime_error>(std::make_exception_ptr(std::runtime_error(std::string(1'000'000, 'x'))), [](const auto& back) {
-        EXPECT_LT(std::strlen(back.what()), 70'000U);
-        EXPECT_TRUE(std::string(back.what()).ends_with(" more characters)"));
-    });
+    expect_back<std::runtime_error>(std::make_exception_ptr(std::runtime_error(std::string(1'000'000, 'x'))),
+                                    [](const auto& back) {
+                                        EXPECT_LT(std::strlen(back.what()), 70'000U);
+                                        EXPECT_TRUE(std::string(back.what()).ends_with(" more characters)"));
+                                    });
 }
 
 TEST(Exceptions, NoneIsNone) { EXPECT_EQ(sent(nullptr), nullptr); }
@@ -380,18 +389,17 @@ TEST(Exceptions, ShortOfMemoryTheyAreBadAlloc) {
 }
 
 TEST(Exceptions, DamagedOnesAreCodecErrors) {
-    std::vector<std::exception_ptr> errors{
-        std::make_exception_ptr(std::filesystem::filesystem_error("one", "/a", std::make_error_code(std::errc::io_error))),
-        std::make_exception_ptr(multihull::WorkerCrashed(multihull::CrashReport{})),
-        std::make_exception_ptr(std::regex_error(std::regex_constants::error_paren)),
-        std::make_exception_ptr(Failure("f")),
-        caught([] {
-            try {
-                throw std::out_of_range("inner");
-            } catch (...) {
-                std::throw_with_nested(std::runtime_error("outer"));
-            }
-        })};
+    std::vector<std::exception_ptr> errors{std::make_exception_ptr(std::filesystem::filesystem_error(
+                                               "one", "/a", std::make_error_code(std::errc::io_error))),
+                                           std::make_exception_ptr(multihull::WorkerCrashed(multihull::CrashReport{})),
+                                           std::make_exception_ptr(std::regex_error(std::regex_constants::error_paren)),
+                                           std::make_exception_ptr(Failure("f")), caught([] {
+                                               try {
+                                                   throw std::out_of_range("inner");
+                                               } catch (...) {
+                                                   std::throw_with_nested(std::runtime_error("outer"));
+                                               }
+                                           })};
     static_cast<void>(multihull::register_exception<Refused>());
     errors.push_back(std::make_exception_ptr(Refused()));
     for (const auto& error : errors) {
@@ -407,8 +415,7 @@ TEST(Exceptions, DamagedOnesAreCodecErrors) {
                 Reader reader(damaged);
                 try {
                     static_cast<void>(decode_exception(reader));
-                } catch (const CodecError&) {
-                }
+                } catch (const CodecError&) {}
             }
         }
     }
@@ -425,7 +432,8 @@ TEST(Exceptions, EndlesslyNestedBytes) {
 TEST(Exceptions, ValuesMayHoldExceptionsAndErrorCodes) {
     VectorGrowth growth;
     Writer writer({}, growth);
-    const std::pair sent_pair(std::make_error_code(std::errc::io_error), std::make_exception_ptr(std::logic_error("l")));
+    const std::pair sent_pair(std::make_error_code(std::errc::io_error),
+                              std::make_exception_ptr(std::logic_error("l")));
     multihull::detail::encode(writer, sent_pair);
     Reader reader(writer.bytes());
     const auto back = multihull::detail::decode<std::pair<std::error_code, std::exception_ptr>>(reader);

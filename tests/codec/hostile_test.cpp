@@ -18,16 +18,16 @@ std::size_t allocated = 0;    // bytes asked for since it was last set to 0
 
 }    // namespace
 
-// The tests here run in one thread.
-void* operator new(std::size_t size) {
+// The tests here run in one thread. Not inlined, or the compiler sees new and free() side by side and warns.
+[[gnu::noinline]] void* operator new(std::size_t size) {
     allocated += size;
     if (void* const memory = std::malloc(size == 0 ? 1 : size)) {
         return memory;
     }
     throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace {
 
@@ -45,8 +45,7 @@ void expect_sane(std::span<const std::byte> bytes) {
     try {
         multihull::detail::Reader reader(bytes);
         static_cast<void>(multihull::detail::decode<T>(reader));
-    } catch (const CodecError&) {
-    }
+    } catch (const CodecError&) {}
     EXPECT_LE(allocated, 4096 + sizeof(T) + kBytesPerByte * bytes.size()) << multihull::detail::type_name<T>();
 }
 
@@ -82,7 +81,8 @@ TEST(Hostile, DamagedBytes) {
             Bytes damaged = whole;
             for (unsigned flips = random() % 4 + 1; flips != 0; --flips) {
                 // Lengths stand at the beginning.
-                const std::size_t range = random() % 2 == 0 ? std::min<std::size_t>(damaged.size(), 16) : damaged.size();
+                const std::size_t range =
+                    random() % 2 == 0 ? std::min<std::size_t>(damaged.size(), 16) : damaged.size();
                 damaged[random() % range] ^= static_cast<std::byte>(1U << random() % 8);
             }
             expect_sane<T>(damaged);
@@ -116,7 +116,8 @@ TEST(Hostile, LengthsThatTheRestCannotHold) {
          {std::uint64_t{193}, std::uint64_t{1} << 32, std::uint64_t{1} << 61, (std::uint64_t{1} << 61) + 1,
           (std::uint64_t{1} << 63) + 24, std::numeric_limits<std::uint64_t>::max()}) {
         const auto refused = [&]<class T>(std::type_identity<T>) {
-            EXPECT_THROW(decoded<T>(with_length<T>(length)), CodecError) << multihull::detail::type_name<T>() << ' ' << length;
+            EXPECT_THROW(decoded<T>(with_length<T>(length)), CodecError)
+                << multihull::detail::type_name<T>() << ' ' << length;
             expect_sane<T>(with_length<T>(length));
         };
         refused(std::type_identity<std::string>{});
@@ -188,8 +189,6 @@ TEST(Hostile, ASharedPointerToWhatIsBeingRead) {
     EXPECT_THROW(decoded<std::shared_ptr<Ring>>(bytes), CodecError);
 }
 
-TEST(Hostile, LeftOverBytesAreNoticedWhenAskedFor) {
-    EXPECT_THROW(decoded<int>(Bytes(5)), CodecError);
-}
+TEST(Hostile, LeftOverBytesAreNoticedWhenAskedFor) { EXPECT_THROW(decoded<int>(Bytes(5)), CodecError); }
 
 }    // namespace

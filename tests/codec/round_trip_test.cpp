@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 #include <numeric>
 #include <ranges>
 #include <thread>
@@ -37,6 +39,11 @@ TEST(RoundTrip, EveryKindOfValueFromAnyAddress) {
         EXPECT_EQ(multihull::detail::decode<char>(reader), 'x');
         EXPECT_TRUE(multihull::detail::decode<T>(reader) == value) << multihull::detail::type_name<T>();
         EXPECT_EQ(reader.remaining(), 0U);
+        // Where the bytes themselves stand is the transport's choice.
+        std::vector<std::byte> moved(writer.size() + 1);
+        std::ranges::copy(writer.bytes(), moved.begin() + 1);
+        Reader odd(std::span<const std::byte>(moved).subspan(2));
+        EXPECT_TRUE(multihull::detail::decode<T>(odd) == value) << multihull::detail::type_name<T>();
     });
 }
 
@@ -185,6 +192,23 @@ TEST(Writer, ABigVectorIsCopiedOnceIntoARoomOfItsSize) {
     EXPECT_EQ(growth.times, 1);
     EXPECT_LE(growth.copied, 8U);
     EXPECT_LT(growth.last, values.size() * sizeof(double) * 11 / 10);
+}
+
+TEST(Writer, ElementsStandWhereAnArrayWould) {
+    VectorGrowth growth;
+    Writer writer({}, growth);
+    const std::tuple sent(std::string("abc"), std::vector<double>{1, 2}, 'x', std::vector<std::complex<long double>>(2),
+                          'y', std::vector<double>{});
+    multihull::detail::encode(writer, sent);
+    EXPECT_EQ(encoded(sent).size(), writer.size());
+    const auto offset_of = [&](double value) {
+        std::array<std::byte, sizeof value> bytes;
+        std::memcpy(bytes.data(), &value, sizeof value);
+        return std::ranges::search(writer.bytes(), bytes).begin() - writer.bytes().begin();
+    };
+    EXPECT_EQ(offset_of(1) % 8, 0);
+    EXPECT_EQ(offset_of(2), offset_of(1) + 8);
+    EXPECT_EQ(decoded<std::remove_const_t<decltype(sent)>>(writer.bytes()), sent);
 }
 
 TEST(Writer, ManySmallValuesDouble) {

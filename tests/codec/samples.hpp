@@ -5,8 +5,8 @@
 
 #include <bitset>
 #include <chrono>
-#include <complex>
 #include <compare>
+#include <complex>
 #include <cstdint>
 #include <deque>
 #include <filesystem>
@@ -109,6 +109,11 @@ private:
     double b_ = 0;
 };
 
+struct alignas(256) Page {
+    int number = 0;
+    bool operator==(const Page&) const = default;
+};
+
 // Without a default constructor, and not an aggregate.
 class Metre {
 public:
@@ -179,7 +184,7 @@ struct Bank {
     template <class Archive>
     void serialize(Archive& archive) {
         archive(accounts, reserve);
-        archive & director & digits;
+        archive& director& digits;
         archive(maybe);
     }
 };
@@ -323,6 +328,8 @@ void for_each(Visit visit) {
     visit(std::vector<Opaque>{{1, 2}, {3, 4}});
     visit(std::vector<Metre>{Metre(1), Metre(2)});
     visit(std::vector<Empty>(3));
+    visit(std::vector<Page>(3, Page{7}));
+    visit(std::vector<Constant>{Constant{1, "a"}});
     visit(std::vector<std::pair<int, double>>{{1, 2.5}, {3, 4.5}});
     visit(std::deque<int>{1, 2, 3});
     visit(std::deque<std::string>{"x", "yy"});

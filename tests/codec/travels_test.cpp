@@ -136,7 +136,8 @@ static_assert(!Travels<std::function<void()>> && !Travels<std::any> && !Travels<
 static_assert(!Travels<std::mutex> && !Travels<HoldsMutex> && !Travels<std::atomic<int>> && !Travels<std::thread>);
 static_assert(!Travels<std::type_index> && !Travels<std::weak_ptr<int>>);
 static_assert(!Travels<DerivedWithText> && !Travels<Hidden> && !Travels<OnlySave>);
-static_assert(!Travels<std::unique_ptr<Virtual>> && !Travels<std::shared_ptr<Virtual>> && !Travels<std::unique_ptr<int[]>>);
+static_assert(!Travels<std::unique_ptr<Virtual>> && !Travels<std::shared_ptr<Virtual>> &&
+              !Travels<std::unique_ptr<int[]>>);
 static_assert(!Travels<std::unique_ptr<int, void (*)(int*)>> && !Travels<std::shared_ptr<void>>);
 static_assert(!Travels<std::set<int, bool (*)(int, int)>> && !Travels<std::set<int, std::function<bool(int, int)>>>);
 static_assert(!Travels<std::tuple<int, std::vector<std::map<int, PlainPointer>>>>);
@@ -149,12 +150,13 @@ static_assert(Travels<std::set<int, std::greater<>>> && Travels<Functor> && Trav
 static_assert(Travels<samples::Link> && Travels<std::vector<samples::Link>>);
 
 // What goes by memcpy.
-static_assert(kPlain<int> && kPlain<bool> && kPlain<samples::Colour> && kPlain<samples::Point> && kPlain<samples::Opaque>);
+static_assert(kPlain<int> && kPlain<bool> && kPlain<samples::Colour> && kPlain<samples::Point> &&
+              kPlain<samples::Opaque>);
 static_assert(kPlain<std::array<samples::Point, 3>> && kPlain<std::chrono::nanoseconds> && kPlain<std::complex<float>>);
 static_assert(kPlain<samples::Padded> && kPlain<HoldsBool> && kPlain<Derived> && kPlain<Huge>);
 static_assert(!kPlain<std::string> && !kPlain<PlainPointer> && !kPlain<std::vector<int>> && !kPlain<samples::Person>);
 static_assert(!kPlain<std::optional<int>> && !kPlain<std::variant<int, float>>);    // what says which must be checked
-static_assert(!kPlain<Trivial> && !kPlain<HoldsTrivial>);                           // its own serialize() is to be called
+static_assert(!kPlain<Trivial> && !kPlain<HoldsTrivial>);    // its own serialize() is to be called
 static_assert(!kPlain<std::error_code> && !kPlain<samples::Ticket> && !kPlain<int*>);
 
 // What has one size.
@@ -163,12 +165,14 @@ static_assert(kFixedSize<std::string> == 0 && kFixedSize<std::tuple<int, std::st
 
 // Parameters.
 static_assert(std::is_same_v<Holder<int>, int> && std::is_same_v<Holder<const std::string&>, std::string>);
-static_assert(std::is_same_v<Holder<std::string_view>, std::string> && std::is_same_v<Holder<const char*>, std::string>);
+static_assert(std::is_same_v<Holder<std::string_view>, std::string> &&
+              std::is_same_v<Holder<const char*>, std::string>);
 static_assert(std::is_same_v<Holder<std::wstring_view>, std::wstring>);
 static_assert(std::is_same_v<Holder<std::span<const int>>, std::vector<int>>);
 static_assert(std::is_same_v<Holder<const std::span<const double>&>, std::vector<double>>);
 static_assert(std::is_same_v<Holder<std::vector<int>&&>, std::vector<int>>);
-static_assert(Parameter<int> && Parameter<const std::string&> && Parameter<std::string&&> && Parameter<std::string_view>);
+static_assert(Parameter<int> && Parameter<const std::string&> && Parameter<std::string&&> &&
+              Parameter<std::string_view>);
 static_assert(Parameter<std::span<const int>> && Parameter<const char*>);
 static_assert(!Parameter<int&> && !Parameter<std::span<int>> && !Parameter<int*> && !Parameter<char*>);
 
@@ -202,7 +206,8 @@ TEST(Travels, ClosuresAreToldFromOtherClasses) {
 
 TEST(Travels, APlainTypeWithSerializeIsSentByIt) {
     EXPECT_EQ(samples::decoded<HoldsTrivial>(samples::encoded(HoldsTrivial{{1}, 2})).a.a, 1);
-    EXPECT_EQ(samples::decoded<std::unique_ptr<FinalVirtual>>(samples::encoded(std::make_unique<FinalVirtual>()))->a, 0);
+    EXPECT_EQ(samples::decoded<std::unique_ptr<FinalVirtual>>(samples::encoded(std::make_unique<FinalVirtual>()))->a,
+              0);
 }
 
 }    // namespace

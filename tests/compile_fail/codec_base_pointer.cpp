@@ -1,6 +1,6 @@
 // expect: and what it points to would be cut down to the base
-#include <multihull/codec.hpp>
 #include <memory>
+#include <multihull/codec.hpp>
 
 struct Shape {
     virtual ~Shape() = default;

@@ -1,7 +1,6 @@
 // expect: cereal must find exactly one way to save it and one way to load it
 #include <multihull/codec.hpp>
 
-
 struct OneWay {
     int value = 0;
 

@@ -1,7 +1,6 @@
 // expect: give it a public default constructor, or specialise multihull::Codec
 #include <multihull/codec.hpp>
 
-
 class Meter {
 public:
     explicit Meter(double reading) : reading_(reading) {}

@@ -1,7 +1,6 @@
 // expect: it holds a reference, which means nothing there; send the value it refers to
 #include <multihull/codec.hpp>
 
-
 struct View {
     const int& value;
     int weight;

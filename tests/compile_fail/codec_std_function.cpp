@@ -1,6 +1,6 @@
 // expect: it holds a std::function, which may hold anything
-#include <multihull/codec.hpp>
 #include <functional>
+#include <multihull/codec.hpp>
 #include <optional>
 
 int main() {

@@ -1,6 +1,6 @@
 // expect: send std::string instead of std::string_view, std::vector instead of std::span or a range
-#include <multihull/codec.hpp>
 #include <map>
+#include <multihull/codec.hpp>
 #include <string_view>
 
 int main() {

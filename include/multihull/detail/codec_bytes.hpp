@@ -22,6 +22,9 @@ namespace multihull::detail {
 /// How deep values may nest through pointers and containers, so that no bytes and no cycle can overflow a stack.
 inline constexpr std::uint32_t kMaxDepth = 1000;
 
+/// Precedes what a user's functions wrote, so that every value takes at least a byte and a reader out of step is noticed.
+inline constexpr std::uint8_t kUserMark = 0x5a;
+
 /// What elements are aligned to at most: no more than what a Writer is given can be relied on to be.
 inline constexpr std::size_t kMaxAlignment = 64;
 
@@ -56,6 +59,8 @@ protected:
     ~Attachments() = default;
 };
 
+class Reader;
+class Writer;
 class SharedWritten;    // the shared_ptr already written by one encode()
 class SharedRead;       // the shared_ptr already read by one decode()
 
@@ -69,6 +74,20 @@ struct DeleteShared {
 [[noreturn]] void throw_damaged(const char* what);
 [[noreturn]] void throw_too_deep();
 [[noreturn]] void throw_cannot_encode(const char* why);
+
+// The tables of shared_ptr, kept from the first of a value to its end: see codec.cpp.
+struct SharedId {
+    std::uint32_t id;
+    bool is_new;
+};
+SharedId begin_shared(Writer& writer, std::shared_ptr<const void> pointer, const void* type);
+void end_shared(Writer& writer, std::uint32_t id);
+bool begin_shared(Reader& reader, std::uint32_t id);
+void end_shared(Reader& reader, std::uint32_t id, std::shared_ptr<void> pointer, const void* type);
+std::shared_ptr<void> find_shared(Reader& reader, std::uint32_t id, const void* type);
+/// Its address stands for the type.
+template <class T>
+inline constexpr char kTypeTag{};
 
 /// Writes values one after another, first into the span it is given, then into what its Growth provides.
 class Writer {

@@ -1,6 +1,7 @@
 // Values whose encoding has one size, known to the compiler: stored and loaded without a check for each part.
 #pragma once
 
+#include <multihull/detail/codec_bytes.hpp>
 #include <multihull/detail/codec_types.hpp>
 
 #include <array>
@@ -99,8 +100,6 @@ std::byte* store(std::byte* place, const T& value) {
         return place;
     }
 }
-
-[[noreturn]] void throw_damaged(const char* what);
 
 template <class T>
 T load(const std::byte* place);

@@ -1,7 +1,7 @@
 // How the parameters of a function travel: by the value that each is made from.
 #pragma once
 
-#include <multihull/detail/codec_types.hpp>
+#include <multihull/detail/codec_travels.hpp>
 
 #include <span>
 #include <string>

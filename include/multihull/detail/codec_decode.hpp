@@ -1,13 +1,13 @@
-// Values to bytes and back: see src/codec/README.md for the format.
-//
-// Everything is inlined down to memcpy where the size is known; encode_value() and decode_value() are the recursion behind
-// encode() and decode().
+// Bytes to values: the recursion behind decode(). See "Hostile bytes" in src/codec/README.md.
 #pragma once
 
 #include <multihull/detail/codec_bytes.hpp>
+#include <multihull/detail/codec_cereal.hpp>
 #include <multihull/detail/codec_fixed.hpp>
-#include <multihull/detail/codec_types.hpp>
+#include <multihull/detail/codec_travels.hpp>
 
+#include <cstdint>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <type_traits>
@@ -15,147 +15,8 @@
 
 namespace multihull::detail {
 
-/// Precedes what a user's functions wrote, so that every value takes at least a byte and a reader out of step is noticed.
-inline constexpr std::uint8_t kUserMark = 0x5a;
-
-// The tables of shared_ptr: see codec.cpp.
-struct SharedId {
-    std::uint32_t id;
-    bool is_new;
-};
-SharedId begin_shared(Writer& writer, std::shared_ptr<const void> pointer, const void* type);
-void end_shared(Writer& writer, std::uint32_t id);
-bool begin_shared(Reader& reader, std::uint32_t id);
-void end_shared(Reader& reader, std::uint32_t id, std::shared_ptr<void> pointer, const void* type);
-std::shared_ptr<void> find_shared(Reader& reader, std::uint32_t id, const void* type);
-template <class T>
-inline constexpr char kTypeTag{};
-
-template <class V>
-void encode_value(Writer& writer, V& value);
 template <class T>
 T decode_value(Reader& reader);
-
-// ---------------------------------------------------------------------------------------------- encoding
-
-template <class Range>
-void encode_elements(Writer& writer, Range& range, std::size_t count) {
-    using Element = std::remove_cv_t<typename Range::value_type>;
-    writer.write_length(count);
-    if constexpr (kFixedSize<Element> != 0) {
-        std::byte* place = writer.claim(count * kFixedSize<Element>);
-        for (auto& element : range) {
-            place = store(place, element);
-        }
-    } else {
-        const Descent descent(writer);
-        for (auto& element : range) {
-            encode_value(writer, element);
-        }
-    }
-}
-
-template <class A>
-void encode_bits(Writer& writer, const std::vector<bool, A>& bits) {
-    writer.write_length(bits.size());
-    std::byte* const place = writer.claim((bits.size() + 7) / 8);
-    if (!bits.empty()) {
-        std::memset(place, 0, (bits.size() + 7) / 8);
-    }
-    for (std::size_t i = 0; i < bits.size(); ++i) {
-        place[i / 8] |= static_cast<std::byte>(static_cast<unsigned>(bits[i]) << (i % 8));
-    }
-}
-
-template <class V>
-void encode_variant(Writer& writer, V& value) {
-    if (value.valueless_by_exception()) {
-        throw_cannot_encode("a std::variant has lost its value to an exception");
-    }
-    writer.put(static_cast<std::uint16_t>(value.index()));
-    std::visit([&](auto& alternative) { encode_value(writer, alternative); }, value);
-}
-
-template <class E>
-void encode_shared(Writer& writer, const std::shared_ptr<E>& pointer) {
-    using Pointee = std::remove_cv_t<E>;
-    if (pointer == nullptr) {
-        writer.put(std::uint32_t{0});
-        return;
-    }
-    const auto [id, is_new] = begin_shared(writer, pointer, &kTypeTag<Pointee>);
-    writer.put(id);
-    if (is_new) {
-        const Descent descent(writer);
-        encode_value(writer, *pointer);
-        end_shared(writer, id);
-    }
-}
-
-template <class T>
-void encode_by_cereal(Writer& writer, const T& value) {
-    const Descent descent(writer);
-    writer.put(kUserMark);
-    if (auto* const archive = SpanOutputArchive::running(writer)) {
-        archive->save_by_cereal(value);
-    } else {
-        SpanOutputArchive fresh(writer);
-        fresh.save_by_cereal(value);
-    }
-}
-
-template <class V>
-void encode_value(Writer& writer, V& value) {
-    using T = std::remove_const_t<V>;
-    constexpr Kind kHow = kKind<T>;
-    if constexpr (kFixedSize<T> != 0) {
-        store(writer.claim(kFixedSize<T>), value);
-    } else if constexpr (kHow == Kind::custom) {
-        const Descent descent(writer);
-        writer.put(kUserMark);
-        Codec<T>::encode(writer, value);
-    } else if constexpr (kHow == Kind::contiguous) {
-        using Element = typename T::value_type;
-        writer.write_length(value.size());
-        writer.write_aligned(value.data(), value.size() * sizeof(Element), alignof(Element));
-    } else if constexpr (kHow == Kind::bits) {
-        encode_bits(writer, value);
-    } else if constexpr (kHow == Kind::sequence || kHow == Kind::set || kHow == Kind::map) {
-        encode_elements(writer, value, value.size());
-    } else if constexpr (kHow == Kind::forward_list) {
-        encode_elements(writer, value, static_cast<std::size_t>(std::distance(value.begin(), value.end())));
-    } else if constexpr (kHow == Kind::tuple) {
-        std::apply([&](auto&... parts) { (encode_value(writer, parts), ...); }, value);
-    } else if constexpr (kHow == Kind::array) {
-        for (auto& element : value) {
-            encode_value(writer, element);
-        }
-    } else if constexpr (kHow == Kind::optional) {
-        writer.put(static_cast<std::uint8_t>(value.has_value()));
-        if (value) {
-            encode_value(writer, *value);
-        }
-    } else if constexpr (kHow == Kind::variant) {
-        encode_variant(writer, value);
-    } else if constexpr (kHow == Kind::unique) {
-        const Descent descent(writer);
-        writer.put(static_cast<std::uint8_t>(value != nullptr));
-        if (value) {
-            encode_value(writer, *value);
-        }
-    } else if constexpr (kHow == Kind::shared) {
-        encode_shared(writer, value);
-    } else if constexpr (kHow == Kind::path) {
-        encode_value(writer, value.native());
-    } else if constexpr (kHow == Kind::cereal) {
-        encode_by_cereal(writer, value);
-    } else {
-        static_assert(kHow == Kind::fields);
-        with_fields(value, [&](auto&... fields) { (encode_value(writer, fields), ...); });
-    }
-}
-
-// ---------------------------------------------------------------------------------------------- decoding
 
 // How many elements to make room for at once: bytes that claim many get no more memory than they take themselves.
 template <class Element>
@@ -382,14 +243,9 @@ void decode_field_into(Reader& reader, Field& field) {
     }
 }
 
-template <class... Fields>
-consteval bool any_array(TypeList<Fields...>) {
-    return (std::is_array_v<Fields> || ...);
-}
-
 template <class T>
 T decode_fields(Reader& reader) {
-    if constexpr (any_array(FieldTypes<T>{})) {
+    if constexpr (holds_array(FieldTypes<T>{})) {
         T value{};
         with_fields(value, [&](auto&... fields) { (decode_field_into(reader, fields), ...); });
         return value;
@@ -441,43 +297,6 @@ T decode_value(Reader& reader) {
     } else {
         static_assert(kHow == Kind::fields);
         return decode_fields<T>(reader);
-    }
-}
-
-// ---------------------------------------------------------------------------------------------- inside serialize()
-
-// cereal's own wrappers, which only cereal knows what to do with.
-template <class T>
-inline constexpr bool kCerealWrapper = type_name<T>().starts_with("cereal::");
-
-// Types that can't be made by decode() but can be filled in place, such as those of cereal/types/queue.hpp.
-template <class T>
-consteval bool is_only_by_cereal() {
-    if constexpr (std::is_class_v<T> && kKind<T> == Kind::refused) {
-        return kByCereal<T>;
-    } else {
-        return false;
-    }
-}
-template <class T>
-inline constexpr bool kOnlyByCereal = is_only_by_cereal<T>();
-
-template <class Value>
-void SpanOutputArchive::save_one(Value& value) {
-    using T = std::remove_cv_t<Value>;
-    if constexpr (kCerealWrapper<T>) {
-        save_by_cereal(value);
-    } else if constexpr (std::is_array_v<T>) {
-        for (auto& element : value) {
-            save_one(element);
-        }
-    } else if constexpr (kKind<T> == Kind::cereal || kOnlyByCereal<T>) {
-        const Descent descent(writer_);
-        save_by_cereal(value);
-    } else if constexpr (Travels<T>) {
-        encode_value(writer_, value);
-    } else {
-        require_travels<T>();
     }
 }
 
