@@ -35,7 +35,9 @@ Sent send_message(const Fd& socket, std::span<const std::byte> bytes, std::span<
         });
         if (n >= 0) return Sent::yes;
         if (errno == EINTR) continue;
-        return errno == EAGAIN || errno == ENOBUFS ? Sent::would_block : Sent::gone;
+        // Short of memory, or of descriptors in flight: it may go later. Everything else means that nobody is there to read.
+        const bool later = errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM || errno == ETOOMANYREFS;
+        return later ? Sent::would_block : Sent::gone;
     }
 }
 

@@ -20,10 +20,10 @@ void Engine::on_done(std::uint32_t task, std::function<void()> callback) {
                 !word.compare_exchange_weak(state, state | task_state::kNotify, std::memory_order_acq_rel)) {
                 continue;
             }
-            Record& record = records_[task];
-            if (record.callbacks.empty()) ++callback_tasks_;
-            record.callbacks.push_back(std::move(callback));
             ensure_callback_thread();
+            Record& record = records_[task];
+            record.callbacks.push_back(std::move(callback));
+            if (record.callbacks.size() == 1) ++callback_tasks_;
             return;
         }
     }
@@ -33,11 +33,18 @@ void Engine::on_done(std::uint32_t task, std::function<void()> callback) {
 // Needs mutex_.
 void Engine::ensure_callback_thread() {
     if (callback_thread_.joinable()) return;
+    // A callback may drop the pool: the thread keeps the engine until its own end.
+    const auto run = [self = shared_from_this()] { self->run_callback_thread(); };
     sigset_t all;
     sigset_t before;
     ::sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, &before);
-    callback_thread_ = std::thread([this] { run_callback_thread(); });
+    try {
+        callback_thread_ = std::thread(run);
+    } catch (...) {
+        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        throw;
+    }
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     count_own_thread(1);
 }
@@ -69,7 +76,7 @@ void Engine::collect_notified(std::vector<std::uint32_t>& tasks) {
     tasks.assign(callback_queue_.begin(), callback_queue_.end());
     callback_queue_.clear();
     bool all = false;
-    for (std::uint32_t i = 0; i < home_.header.worker_count; ++i) {
+    for (std::uint32_t i = 0; i < home_.worker_count; ++i) {
         WorkerSlot& worker = home_.workers[i];
         const std::uint32_t tail = worker.notify_tail.load(std::memory_order_acquire);
         std::uint32_t head = worker.notify_head.load(std::memory_order_relaxed);

@@ -26,6 +26,8 @@ constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) { retu
 // Slots in use at once above which their memory is given back when all are free.
 constexpr std::size_t kKeepSlots = 65536;
 constexpr std::uint64_t kRingPiece = std::uint64_t{1} << 18;
+// For the queue and the tasks of a pool.
+constexpr std::uint64_t kLeastRoom = std::uint64_t{64} << 10;
 
 PoolOptions checked_options(PoolOptions options) {
     if (options.processes == 0) options.processes = os::usable_cpus();
@@ -53,6 +55,11 @@ shm::Offset make_home(const PoolOptions& options) {
     std::memset(static_cast<void*>(&header), 0, sizeof header);
     header.workers_offset = round_up(sizeof(PoolHeader), 4096);
     header.ring_offset = round_up(header.workers_offset + options.processes * sizeof(WorkerSlot), 4096);
+    if (header.ring_offset + kLeastRoom > size) {
+        region.release_home(home);
+        throw StartError("the memory that this program may share has no room for " + std::to_string(options.processes) +
+                         " workers: raise the limit on address space (ulimit -v), or ask for fewer");
+    }
     // A power of two of names, and no more slots than names: the queue cannot overflow.
     const std::uint64_t room = size - header.ring_offset;
     const std::uint64_t ring = std::bit_ceil(room / sizeof(TaskSlot));
@@ -66,6 +73,7 @@ shm::Offset make_home(const PoolOptions& options) {
     header.worker_count = static_cast<std::uint32_t>(options.processes);
     copy_name(header.name, options.name);
     copy_name(header.owner_name, current_process().name());
+    header.parent_entry_address = reinterpret_cast<std::uintptr_t>(&worker_entry);
     return home;
 }
 
@@ -101,7 +109,10 @@ void Engine::put_initial_call(const Call& call, std::uint64_t& offset, std::uint
 }
 
 void Engine::start() {
-    switch (options_.start_method.value_or(default_start_method())) {
+    const auto* const words = reinterpret_cast<const std::byte*>(&home_.header);
+    plan_.assign(words, words + offsetof(PoolHeader, entry_address));
+    method_ = options_.start_method ? *options_.start_method : default_start_method();
+    switch (method_) {
         case StartMethod::fork:
             warn_if_threaded("a pool started by fork");
             zygote_ = Zygote::fork_snapshot();
@@ -121,11 +132,20 @@ void Engine::start() {
             break;
     }
     Supervisor::instance().add(shared_from_this());
-    for (std::uint32_t i = 0; i < home_.header.worker_count; ++i) start_worker(i);
+    {
+        const std::lock_guard guard(mutex_);
+        alive_ = home_.worker_count;
+    }
+    for (std::uint32_t i = 0; i < home_.worker_count; ++i) start_worker(i);
 }
 
 Engine::~Engine() {
-    if (!ours()) return;    // the copy in a forked child: everything belongs to the parent
+    if (!ours()) {
+        // The copy in a forked child: everything belongs to the parent. The thread does not exist here, and an object of one that
+        // was not joined must not be destroyed.
+        if (callback_thread_.joinable()) new std::thread(std::move(callback_thread_));
+        return;
+    }
     for (Record& record : records_) {
         if (record.in_use && record.block != 0) shm::Heap::instance().free(record.block, record.block_size);
     }
@@ -149,7 +169,7 @@ std::uint32_t Engine::acquire_slot() {
         free_.pop_back();
         return task;
     }
-    if (records_.size() >= home_.header.slot_capacity) {
+    if (records_.size() >= home_.slot_capacity) {
         for (std::size_t n = abandoned_.size(); n > 0 && free_.empty(); --n) recycle_ended_abandoned();
         if (free_.empty()) {
             throw Error("pool " + options_.name + " holds " + std::to_string(records_.size()) +
@@ -167,7 +187,9 @@ void Engine::recycle_ended_abandoned() noexcept {
     for (int n = 0; n < 2 && !abandoned_.empty(); ++n) {
         const std::uint32_t task = abandoned_.front();
         abandoned_.pop_front();
-        const bool ended = task_state::ended(slot(task).state.load(std::memory_order_acquire));
+        // A callback that holds no future is still to be called.
+        const bool ended =
+            task_state::ended(slot(task).state.load(std::memory_order_acquire)) && records_[task].callbacks.empty();
         if (ended && records_[task].references == 0) {
             recycle_slot(task);
         } else if (records_[task].references == 0) {
@@ -190,6 +212,8 @@ void Engine::recycle_slot(std::uint32_t task) noexcept {
     if (record.block != 0) shm::Heap::instance().free(record.block, record.block_size);
     record.block = 0;
     record.lost = nullptr;
+    // Before a dead worker's memory is let go below: it may be another process's a moment later.
+    if (record.map) record.map->release_results(record.part);
     record.map.reset();
     record.in_use = false;
     shared.state.store((record.generation << task_state::kGenerationShift) | task_state::free,
@@ -206,7 +230,7 @@ void Engine::recycle_slot(std::uint32_t task) noexcept {
     if (live_ == 0 && records_.size() > kKeepSlots) {
         records_.clear();
         free_.clear();
-        os::punch_hole(home_.slots + kKeepSlots, (home_.header.slot_capacity - kKeepSlots) * sizeof(TaskSlot));
+        os::punch_hole(home_.slots + kKeepSlots, (home_.slot_capacity - kKeepSlots) * sizeof(TaskSlot));
     }
 }
 
@@ -288,35 +312,53 @@ std::uint32_t Engine::enqueue_new(Token token, CallBuffer* buffer, const void* i
 // Needs mutex_: the parent is the one writer of the ring and its tail.
 void Engine::push(std::uint32_t task) noexcept {
     PoolHeader& header = home_.header;
-    const std::uint64_t tail = header.tail.load(std::memory_order_relaxed);
-    // Names of cancelled tasks pile up while every worker is busy; whoever comes by may skip them.
-    while (tail - header.head.load(std::memory_order_acquire) > header.ring_mask) {
-        std::uint64_t head = header.head.load(std::memory_order_acquire);
-        const std::uint32_t named = home_.ring[head & header.ring_mask].load(std::memory_order_relaxed);
-        if (task_state::phase(slot(named).state.load(std::memory_order_acquire)) == task_state::queued) break;
-        header.head.compare_exchange_strong(head, head + 1, std::memory_order_acq_rel);
-    }
-    home_.ring[tail & header.ring_mask].store(task, std::memory_order_relaxed);
+    if (tail_ - header.head.load(std::memory_order_acquire) > home_.ring_mask) make_room();
+    const std::uint64_t tail = tail_++;
+    home_.ring[tail & home_.ring_mask].store(task, std::memory_order_relaxed);
     // Pairs with the worker's load of tail (the slot and its name are whole), and, sequentially consistent, with its raise of
     // `sleepers`: either it sees this task or wake_worker() sees it sleep.
     header.tail.store(tail + 1, std::memory_order_seq_cst);
-    if ((tail + 1) % kRingPiece == 0 && tail + 1 >= 2 * kRingPiece) {
+    // Memory of a long ring is given back behind the head; a short one is used again as it is.
+    if ((tail + 1) % kRingPiece == 0 && tail + 1 >= 2 * kRingPiece && home_.ring_mask >= 4 * kRingPiece) {
         const std::uint64_t begin = tail + 1 - 2 * kRingPiece;
         if (header.head.load(std::memory_order_acquire) >= begin + kRingPiece) {
-            os::punch_hole(&home_.ring[begin & header.ring_mask], kRingPiece * sizeof(std::uint32_t));
+            os::punch_hole(&home_.ring[begin & home_.ring_mask], kRingPiece * sizeof(std::uint32_t));
         }
     }
+}
+
+// Needs mutex_. Names of tasks that were cancelled pile up while every worker is busy, and those of slots that were used again are
+// in the queue more than once. Every name is taken out; the first of each task that waits is put in again behind.
+void Engine::make_room() noexcept {
+    PoolHeader& header = home_.header;
+    for (std::uint64_t n = 0; n <= home_.ring_mask; ++n) {
+        std::uint64_t head = header.head.load(std::memory_order_acquire);
+        if (tail_ - head - 1 > home_.ring_mask) break;    // empty, or not a place in this queue
+        const std::uint32_t named = home_.ring[head & home_.ring_mask].load(std::memory_order_relaxed);
+        if (!header.head.compare_exchange_strong(head, head + 1, std::memory_order_acq_rel)) continue;
+        if (named >= records_.size() || records_[named].named ||
+            task_state::phase(slot(named).state.load(std::memory_order_acquire)) != task_state::queued) {
+            continue;
+        }
+        records_[named].named = true;
+        home_.ring[tail_ & home_.ring_mask].store(named, std::memory_order_relaxed);
+        header.tail.store(++tail_, std::memory_order_seq_cst);
+    }
+    for (Record& record : records_) record.named = false;
+    if (tail_ - header.head.load(std::memory_order_acquire) > home_.ring_mask) spoiled_ = true;
+    wake_all_workers();
+    if (spoiled_) Supervisor::instance().wake();
 }
 
 void Engine::wake_worker() noexcept {
     PoolHeader& header = home_.header;
     std::uint32_t sleepers = header.sleepers.load(std::memory_order_seq_cst);
     if (sleepers == 0) return;
-    // A worker that waits awake gives up its place before it takes a task, so it will see this one, if it is the only one.
-    if (header.spinner.load(std::memory_order_seq_cst) != 0 &&
-        header.tail.load(std::memory_order_seq_cst) - header.head.load(std::memory_order_seq_cst) <= 1) {
+    // A worker that waits awake gives up its place before it takes a task, so it will see this one, if it is the only one. The
+    // head is read first: a worker that had just taken the task before this one is then seen without its place.
+    const std::uint64_t head = header.head.load(std::memory_order_seq_cst);
+    if (header.tail.load(std::memory_order_seq_cst) - head <= 1 && header.spinner.load(std::memory_order_seq_cst) != 0)
         return;
-    }
     while (sleepers != 0) {
         if (header.sleepers.compare_exchange_weak(sleepers, sleepers - 1, std::memory_order_seq_cst)) {
             header.epoch.fetch_add(1, std::memory_order_seq_cst);
@@ -352,7 +394,7 @@ bool Engine::wait(std::uint32_t task, std::int64_t deadline_ns) {
     std::uint32_t state = word.load(std::memory_order_acquire);
     if (task_state::ended(state)) return true;
     // Waiting awake pays while answers come within microseconds; the time spent on it follows how often that was so.
-    if (home_.header.cpus > 1) {
+    if (home_.cpus > 1) {
         const int budget = spin_ns_.load(std::memory_order_relaxed);
         const std::int64_t until = std::min(os::now_ns() + budget, deadline_ns);
         do {
@@ -478,6 +520,14 @@ bool Engine::cancel(std::uint32_t task) {
     return true;
 }
 
+void Engine::abandon(std::uint32_t task) {
+    if (!ours()) return;
+    const std::lock_guard guard(mutex_);
+    std::uint32_t state = slot(task).state.load(std::memory_order_acquire);
+    const auto why = std::make_exception_ptr(Cancelled("the task was cancelled before it started"));
+    while (task_state::phase(state) == task_state::queued && !try_end(task, state, why)) {}
+}
+
 void Engine::retain(std::uint32_t task) noexcept {
     if (!ours()) return;
     const std::lock_guard guard(mutex_);
@@ -515,8 +565,13 @@ void Engine::join() {
         if (!closed_)
             throw Error("pool " + options_.name + " still takes tasks: call close() or terminate() before join()");
         changed_.wait(guard, [&] { return alive_ == 0 && (terminated_ || broken_ || queue_empty()); });
-        if (terminated_) {
-            fail_everything(std::make_exception_ptr(Cancelled("the task was cancelled: its pool was terminated")));
+        end_if_deserted();
+        // Nobody will run what has not ended now: a worker has overwritten where it stood.
+        fail_everything(std::make_exception_ptr(BrokenPool("the task was lost: a worker of pool " + options_.name +
+                                                           " overwrote memory of the pool")));
+        // Whatever workers told of it: by now everything has ended, and the callback thread waits for the last one.
+        for (std::uint32_t task = 0; task < records_.size(); ++task) {
+            if (!records_[task].callbacks.empty()) callback_queue_.push_back(task);
         }
         callback_stop_ = true;
         notify_callback_thread();
@@ -528,9 +583,10 @@ void Engine::join() {
             callback_thread_.join();
         }
     }
-    if (own_zygote_ && zygote_) {
-        zygote_->leave_now();
-        zygote_->wait();
+    if (own_zygote_) {
+        const auto last = this->zygote();
+        last->leave_now();
+        last->wait();
     }
     Supervisor::instance().remove(this);
 }
@@ -546,11 +602,12 @@ void Engine::terminate() noexcept {
         if (worker->doom == Doom::none) worker->doom = Doom::terminated;
         worker->killed = os::signal_process(worker->pidfd, SIGKILL);
     }
+    end_if_deserted();
     changed_.notify_all();
 }
 
 // Needs mutex_. Only when no worker is alive: nobody writes to what is freed by those who are told.
-void Engine::fail_everything(std::exception_ptr why) {
+void Engine::fail_everything(const std::exception_ptr& why) {
     for (std::uint32_t task = 0; task < records_.size(); ++task) {
         if (!records_[task].in_use) continue;
         if (!task_state::ended(slot(task).state.load(std::memory_order_acquire))) end_lost(task, why);

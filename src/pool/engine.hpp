@@ -52,7 +52,7 @@ public:
     void close();
     void join();
     void terminate() noexcept;
-    std::size_t workers() const noexcept { return home_.header.worker_count; }
+    std::size_t workers() const noexcept { return home_.worker_count; }
 
     // Completion
     bool ready(std::uint32_t task) noexcept override;
@@ -60,6 +60,7 @@ public:
     std::exception_ptr failure(std::uint32_t task) override;
     void read(std::uint32_t task, ReadResult reader, void* out) override;
     bool cancel(std::uint32_t task) override;
+    void abandon(std::uint32_t task) override;
     void on_done(std::uint32_t task, std::function<void()> callback) override;
     void retain(std::uint32_t task) noexcept override;
     void release(std::uint32_t task) noexcept override;
@@ -89,6 +90,8 @@ private:
         std::int64_t doom_limit_ns = 0;
         std::int64_t kill_at_ns = os::kNever;    // when its time to write down its stack is over
         bool killed = false;
+        bool stalled = false;    // its stderr is not watched while the program's own takes nothing
+        std::shared_ptr<Zygote> zygote;
 
         void on_born(pid_t pid, os::Fd pidfd) override;
         void on_not_born(int error) override;
@@ -99,6 +102,7 @@ private:
         std::uint32_t references = 0;
         std::uint32_t generation = 0;
         bool in_use = false;
+        bool named = false;    // of use to make_room() only
         bool cancelled = false;
         std::uint32_t attempts_left = 0;
         RetryOn retry_on = RetryOn::nothing;
@@ -130,6 +134,7 @@ private:
     std::uint32_t enqueue_new(Token token, CallBuffer* buffer, const void* inline_arguments, std::size_t inline_size,
                               const TaskOptions* options, PartTask part);
     void push(std::uint32_t task) noexcept;
+    void make_room() noexcept;
     void wake_worker() noexcept;
     void wake_all_workers() noexcept;
     void end_lost(std::uint32_t task, std::exception_ptr why);
@@ -145,13 +150,23 @@ private:
     void settle_task(Worker& worker, int code);
     void settle_map_part(Worker& worker, std::uint32_t task, int code);
     void requeue(std::uint32_t task) noexcept;
-    void replace_zygote();
+    std::exception_ptr replace_zygote();
+    void restart_later(std::uint32_t index);
+    void release_spinner(const Worker& worker) noexcept;
+    bool any_ready() const noexcept;
     std::vector<std::uintptr_t> translate(std::vector<std::uintptr_t> frames) const;
+    std::shared_ptr<Zygote> zygote() const;
+    void leave_place() noexcept;
+    void end_if_deserted() noexcept;
+    bool work_left() const noexcept;
+    bool spoiled() const noexcept;
+    bool tasks_spoiled() const noexcept;
     bool live_timed_possible() const noexcept;
     std::exception_ptr explain(Worker& worker, int code, std::optional<std::size_t> element);
     void break_pool(std::exception_ptr why);
-    void fail_everything(std::exception_ptr why);
+    void fail_everything(const std::exception_ptr& why);
     void inherit(pid_t dead);
+    void release_unread_legacies();
     std::int64_t check_limits(std::int64_t now_ns);
     std::int64_t check_worker(Worker& worker, std::int64_t now_ns);
     void doom_worker(Worker& worker, Doom doom, std::int64_t limit_ns);
@@ -173,8 +188,10 @@ private:
     shm::Offset exit_block_ = 0;
     std::size_t exit_size_ = 0;
     std::shared_ptr<Zygote> zygote_;
-    std::mutex zygote_mutex_;
+    mutable std::mutex zygote_mutex_;
+    StartMethod method_ = StartMethod::fork;
     bool own_zygote_ = false;
+    std::atomic<unsigned> lost_zygotes_{0};    // in a row
     std::atomic<int> spin_ns_{20'000};
 
     mutable std::mutex mutex_;
@@ -186,11 +203,14 @@ private:
     std::uint64_t next_sequence_ = 1;
     std::vector<Legacy> legacies_;
     std::vector<std::shared_ptr<Worker>> workers_;    // by index; empty where none is alive or on its way
-    std::size_t alive_ = 0;
+    std::size_t alive_ = 0;         // workers that live, are on their way, or will be started in a moment
     unsigned failed_starts_ = 0;    // in a row
     std::exception_ptr broken_;
     bool closed_ = false;
     bool terminated_ = false;
+    bool spoiled_ = false;    // a worker has overwritten the home; the supervisor breaks the pool
+    std::uint64_t tail_ = 0;
+    std::vector<std::byte> plan_;                                     // the home's first words as they were written
     std::vector<std::pair<std::int64_t, std::uint32_t>> restarts_;    // when, and which worker, after a failed start
     std::int64_t shortest_limit_ns_ = os::kNever;
     bool limits_watched_ = false;

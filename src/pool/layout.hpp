@@ -88,6 +88,7 @@ struct alignas(64) WorkerSlot {
     std::atomic<std::int64_t> cpu_started_ns;
     std::atomic<std::uint64_t> tasks_done;
     std::atomic<std::uint32_t> phase;
+    std::atomic<std::uint32_t> pid;    ///< Written by the worker before anything else.
 
     alignas(64) std::atomic<std::uint32_t> notify_tail;    ///< Written by the worker.
     std::atomic<std::uint32_t> notify_overflow;    ///< Set by the worker when its ring is full; cleared by the parent.
@@ -120,12 +121,13 @@ struct PoolHeader {
     std::uint32_t worker_count;
     char name[64];
     char owner_name[64];
+    std::uint64_t parent_entry_address;    ///< Where the process that made the pool has worker_entry.
 
     std::atomic<std::uint64_t>
         entry_address;    ///< Where workers have worker_entry: the program's place in their memory.
 
     alignas(64) std::atomic<std::uint64_t> head;    ///< Moved on by workers, each time by one, by compare-and-swap.
-    alignas(64) std::atomic<std::uint64_t> tail;    ///< Written by the parent.
+    alignas(64) std::atomic<std::uint64_t> tail;    ///< Written by the parent, from its own copy.
     /// Raised whenever there is something to see; workers sleep on it.
     alignas(64) std::atomic<std::uint32_t> epoch;
     /// At least the number of workers that sleep, or are about to: they add themselves, wakers take them off.
@@ -192,7 +194,7 @@ struct ResultCell {
     std::atomic<std::uint64_t> kind;    ///< Written last.
 };
 
-/// A pool's home, as one process sees it.
+/// A pool's home, as one process sees it. Sizes are read once: nobody's bounds move when a worker gone wild overwrites them.
 struct PoolHome {
     explicit PoolHome(shm::Offset home_offset)
         : PoolHome(home_offset, *shm::Region::instance().at<PoolHeader>(home_offset)) {}
@@ -201,7 +203,11 @@ struct PoolHome {
           header(home_header),
           workers(at<WorkerSlot>(home_header.workers_offset)),
           ring(at<std::atomic<std::uint32_t>>(home_header.ring_offset)),
-          slots(at<TaskSlot>(home_header.slots_offset)) {}
+          slots(at<TaskSlot>(home_header.slots_offset)),
+          ring_mask(home_header.ring_mask),
+          slot_capacity(home_header.slot_capacity),
+          worker_count(home_header.worker_count),
+          cpus(home_header.cpus) {}
 
     template <class T>
     T* at(std::uint64_t within) const {
@@ -213,6 +219,10 @@ struct PoolHome {
     WorkerSlot* workers;
     std::atomic<std::uint32_t>* ring;
     TaskSlot* slots;
+    std::uint64_t ring_mask;
+    std::uint64_t slot_capacity;
+    std::uint32_t worker_count;
+    std::uint32_t cpus;
 };
 
 }    // namespace multihull::detail

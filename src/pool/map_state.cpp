@@ -84,22 +84,19 @@ void MapState::submit(const TaskOptions* options) {
             reinterpret_cast<MapHeader*>(control_.data())->cancelled.store(1, std::memory_order_release);
             parts_.resize(i);
             futures_.store(0);
+            const std::shared_ptr<Engine> engine = std::move(keep_);    // the records of the parts keep this
             for (const Part& queued : parts_) engine_->release(queued.task);
             throw;
         }
     }
 }
 
-MapState::~MapState() {
-    // A chain belongs to a worker that may have died since; its memory is then the engine's to release, and the mark is harmless.
-    for (std::uint32_t i = 0; i < parts_.size(); ++i) release_chain(shared_part(i));
-}
-
 MapPartState& MapState::shared_part(std::uint32_t part) const noexcept {
     return shm::Region::instance().at<MapPartState>(parts_offset_)[part];
 }
 
-void MapState::release_chain(const MapPartState& part) const noexcept {
+void MapState::release_results(std::uint32_t number) noexcept {
+    const MapPartState& part = shared_part(number);
     const auto& region = shm::Region::instance();
     std::uint64_t block = part.blocks.load(std::memory_order_acquire);
     // What a worker wrote may be a circle, or point anywhere: every block is at least this big, so there can't be more of them.
@@ -161,11 +158,31 @@ std::exception_ptr MapState::first_failure() const {
     return why;
 }
 
+// Whether every element was run: a map that was cancelled may end with some that were not, and with no part that was lost.
+bool MapState::complete() const {
+    for (std::uint32_t i = 0; i < parts_.size(); ++i) {
+        if (parts_[i].resume_begin < parts_[i].resume_end &&
+            shared_part(i).resume_done.load(std::memory_order_acquire) == 0) {
+            return false;
+        }
+    }
+    const auto* const claims = shm::Region::instance().at<std::atomic<std::uint64_t>>(claims_offset_);
+    std::uint64_t end = 0;
+    for (std::uint32_t i = 0; i < claim_capacity_ && end < count; ++i) {
+        const std::uint64_t claim = claims[i].load(std::memory_order_acquire);
+        if (claim == 0) return false;
+        end = map_claim::end(claim);
+    }
+    return end >= count;
+}
+
 std::exception_ptr MapState::failure(std::uint32_t) {
     for (const Part& part : parts_) {
         if (auto why = engine_->failure(part.task)) return why;
     }
     if (plan_.cells) return nullptr;    // each element speaks for itself
+    if (!complete())
+        return std::make_exception_ptr(Cancelled("the map was cancelled before all of its inputs were run"));
     return first_failure();
 }
 
@@ -205,6 +222,12 @@ bool MapState::cancel(std::uint32_t) {
     bool any = false;
     for (const Part& part : parts_) any = engine_->cancel(part.task) || any;
     return any;
+}
+
+void MapState::abandon(std::uint32_t) {
+    if (!engine_->ours()) return;
+    reinterpret_cast<MapHeader*>(control_.data())->cancelled.store(1, std::memory_order_release);
+    for (const Part& part : parts_) engine_->abandon(part.task);
 }
 
 void MapState::on_done(std::uint32_t, std::function<void()> callback) {
@@ -256,6 +279,13 @@ bool MapState::retry_element(std::uint32_t part, std::uint64_t element, bool wor
     if (!worth || own.attempts >= retries_) return false;
     ++own.attempts;
     return true;
+}
+
+bool MapState::barren(std::uint32_t part, bool began) {
+    constexpr unsigned kTried = 5;
+    Part& own = parts_[part];
+    own.barren = began ? 0 : own.barren + 1;
+    return own.barren >= kTried;
 }
 
 void MapState::fail_element(std::uint64_t element, std::exception_ptr why) {

@@ -26,7 +26,6 @@ public:
                                            const TaskOptions* options);
 
     MapState(std::shared_ptr<Engine> engine, CallBuffer& call, MapPlan plan, const TaskOptions* options);
-    ~MapState() override;
 
     // Completion; there is one task.
     bool ready(std::uint32_t) noexcept override;
@@ -34,6 +33,7 @@ public:
     std::exception_ptr failure(std::uint32_t) override;
     void read(std::uint32_t, ReadResult reader, void* out) override;
     bool cancel(std::uint32_t) override;
+    void abandon(std::uint32_t) override;
     void on_done(std::uint32_t, std::function<void()> callback) override;
     void retain(std::uint32_t) noexcept override;
     void release(std::uint32_t) noexcept override;
@@ -47,6 +47,10 @@ public:
     /// Whether an element is worth one more attempt; counts it.
     bool retry_element(std::uint32_t part, std::uint64_t element, bool worth);
     void fail_element(std::uint64_t element, std::exception_ptr why);
+    /// Whether a part is not worth another worker: several died of it before they began a range.
+    bool barren(std::uint32_t part, bool began);
+    /// Gives the results of a part that has ended back to the worker that made them.
+    void release_results(std::uint32_t part) noexcept;
     /// Lets the part go on at [begin, end) when it is queued again.
     void resume(std::uint32_t part, std::uint64_t begin, std::uint64_t end);
 
@@ -57,12 +61,13 @@ private:
         std::uint64_t resume_end = 0;
         std::uint64_t attempted = ~std::uint64_t{0};
         unsigned attempts = 0;
+        unsigned barren = 0;    // deaths in a row before a range was begun
     };
 
     void submit(const TaskOptions* options);
     std::exception_ptr first_failure() const;
     std::exception_ptr part_error(const MapPartState& part) const;
-    void release_chain(const MapPartState& part) const noexcept;
+    bool complete() const;
     MapPartState& shared_part(std::uint32_t part) const noexcept;
 
     Engine* const engine_;

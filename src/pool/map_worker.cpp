@@ -57,11 +57,19 @@ void MapWorker::run(void (*elements)(void*, std::uint64_t, std::uint64_t), void*
                     &call);
                 call.begin = call.end;
             } catch (...) {
+                returned();
                 const std::uint64_t element = (self_.progress.load(std::memory_order_relaxed) >> 1) - 1;
                 call.begin = failed(element) ? element : element + 1;
             }
         }
     }
+}
+
+// Where the part ends in the middle of a range (an error that could not even be kept), nothing of it is left for the next part.
+MapWorker::~MapWorker() {
+    if (!in_range_) return;
+    self_.claim.store(0, std::memory_order_release);
+    set_progress(0);
 }
 
 bool MapWorker::next_range(std::uint64_t& begin, std::uint64_t& end) {
@@ -147,6 +155,7 @@ void MapWorker::start_timed(std::uint64_t element) noexcept {
     self_.started_ns.store(os::now_ns(), std::memory_order_release);
     if (task_.cpu_limit_ns > 0) self_.cpu_started_ns.store(os::own_cpu_ns(), std::memory_order_release);
     set_progress((element + 1) << 1);
+    os::kill_point(os::KillPoint::element_started);
 }
 
 bool MapWorker::failed(std::uint64_t element) {

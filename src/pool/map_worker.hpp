@@ -15,6 +15,9 @@ namespace multihull::detail {
 class MapWorker final : public MapContext {
 public:
     MapWorker(const MapPart& part, WorkerSlot& self, std::uint32_t index, ResultArena& arena, const TaskSlot& task);
+    MapWorker(const MapWorker&) = delete;
+    MapWorker& operator=(const MapWorker&) = delete;
+    ~MapWorker();
 
     void run(void (*elements)(void*, std::uint64_t, std::uint64_t), void* state) override;
     Writer& begin_cell() override;

@@ -22,6 +22,11 @@ namespace {
 
 constexpr std::size_t kKeptStderr = 4096;
 constexpr unsigned kTriedStarts = 5;
+// Up to how many tasks are looked through when a worker crashed: a millisecond's worth.
+constexpr std::size_t kAudited = 16384;
+// So many dead workers' results are kept before it is looked which are still to be read.
+constexpr std::size_t kManyLegacies = 64;
+constexpr std::int64_t kNamelessGrace = 1'000'000'000;
 constexpr std::int64_t kStackGrace = 200'000'000;    // for a doomed worker to write down where it is
 
 std::string seconds_text(std::int64_t ns) {
@@ -30,10 +35,26 @@ std::string seconds_text(std::int64_t ns) {
     return text;
 }
 
+// A zygote that died before it could name a worker takes it along. Waits until the process is gone that the worker itself said it
+// is; what stands there may be anything, so nothing is done to that process, and not for long.
+void wait_for_nameless(std::uint32_t pid) {
+    if (pid == 0) return;
+    try {
+        const os::Fd process = os::open_pidfd(static_cast<pid_t>(pid));
+        os::wait_readable(process.get(), os::now_ns() + kNamelessGrace);
+    } catch (const std::system_error&) {
+        // Gone already.
+    }
+}
+
 }    // namespace
 
 void Engine::Worker::on_born(pid_t born, os::Fd fd) {
-    if (const auto owner = engine.lock()) owner->worker_born(*this, born, std::move(fd));
+    if (const auto owner = engine.lock()) {
+        owner->worker_born(*this, born, std::move(fd));
+    } else {
+        os::signal_process(fd, SIGKILL);
+    }
 }
 
 void Engine::Worker::on_not_born(int error) {
@@ -45,29 +66,89 @@ void Engine::Worker::on_died(int code) {
 }
 
 bool Engine::queue_empty() const noexcept {
-    PoolHeader& header = home_.header;
-    std::uint64_t head = header.head.load(std::memory_order_acquire);
+    std::uint64_t head = home_.header.head.load(std::memory_order_acquire);
+    if (tail_ - head > home_.ring_mask + 1) return true;    // not a place in this queue: see spoiled()
     // Names of tasks that were cancelled count for nothing.
-    while (head != header.tail.load(std::memory_order_acquire)) {
-        const std::uint32_t task = home_.ring[head & header.ring_mask].load(std::memory_order_relaxed);
-        if (task < header.slot_capacity &&
+    for (; head != tail_; ++head) {
+        const std::uint32_t task = home_.ring[head & home_.ring_mask].load(std::memory_order_relaxed);
+        if (task < home_.slot_capacity &&
             task_state::phase(slot(task).state.load(std::memory_order_acquire)) == task_state::queued) {
             return false;
         }
-        ++head;
     }
     return true;
 }
 
-// Without mutex_: the zygote may answer at once that it can't.
+// Needs mutex_. Whether a worker has overwritten what it may not write: then nothing in the home can be relied on.
+bool Engine::spoiled() const noexcept {
+    const PoolHeader& header = home_.header;
+    return spoiled_ || std::memcmp(&header, plan_.data(), plan_.size()) != 0 ||
+           header.tail.load(std::memory_order_acquire) != tail_ ||
+           tail_ - header.head.load(std::memory_order_acquire) > home_.ring_mask + 1;
+}
+
+// Needs mutex_. The same for the words of the tasks.
+bool Engine::tasks_spoiled() const noexcept {
+    for (std::uint32_t task = 0; task < records_.size(); ++task) {
+        if (!records_[task].in_use) continue;
+        const std::uint32_t state = slot(task).state.load(std::memory_order_acquire);
+        if (state >> task_state::kGenerationShift != records_[task].generation) return true;
+        switch (task_state::phase(state)) {
+            case task_state::taken:
+            case task_state::condemned:
+                if (task_state::worker(state) >= workers_.size() || !workers_[task_state::worker(state)]) return true;
+                break;
+            case task_state::queued:
+            case task_state::value:
+            case task_state::exception:
+                break;
+            case task_state::lost:
+                if (!records_[task].lost) return true;
+                break;
+            default:
+                return true;
+        }
+    }
+    return false;
+}
+
+// Needs mutex_.
+bool Engine::work_left() const noexcept { return !terminated_ && !broken_ && (!closed_ || !queue_empty()); }
+
+// Needs mutex_. One worker less is alive or on its way.
+void Engine::leave_place() noexcept {
+    --alive_;
+    end_if_deserted();
+    changed_.notify_all();
+}
+
+// Needs mutex_. Nobody is left, and nobody will come, to run what has not ended.
+void Engine::end_if_deserted() noexcept {
+    if (alive_ != 0) return;
+    if (broken_) {
+        fail_everything(broken_);
+    } else if (terminated_) {
+        fail_everything(std::make_exception_ptr(Cancelled("the task was cancelled: its pool was terminated")));
+    }
+}
+
+std::shared_ptr<Zygote> Engine::zygote() const {
+    const std::lock_guard guard(zygote_mutex_);
+    return zygote_;
+}
+
+// Its place is counted in alive_ already, so that nobody finds the pool deserted meanwhile. Without mutex_: the zygote may answer
+// at once that it can't.
 void Engine::start_worker(std::uint32_t index) {
     auto worker = std::make_shared<Worker>();
     worker->engine = weak_from_this();
     worker->index = index;
+    worker->zygote = zygote();
     os::Fd write_end;
     if (options_.capture_stderr) {
         try {
             os::FdPair pipe = os::make_pipe();
+            Supervisor::instance().watch(pipe.first.get(), shared_from_this());
             worker->stderr_pipe = std::move(pipe.first);
             write_end = std::move(pipe.second);
         } catch (const std::system_error&) {
@@ -77,23 +158,20 @@ void Engine::start_worker(std::uint32_t index) {
     {
         const std::lock_guard guard(mutex_);
         WorkerSlot& shared = home_.workers[index];
+        // Not the ring of notices: what the last worker put there may still be unread.
         shared.current.store(0);
         shared.claim.store(0);
         shared.progress.store(0);
-        shared.notify_tail.store(0);
-        shared.notify_head.store(0);
-        shared.notify_overflow.store(0);
+        shared.pid.store(0);
         shared.start_error[0] = '\0';
         shared.crash.reset();
         shared.phase.store(WorkerSlot::starting);
         workers_[index] = worker;
-        ++alive_;
     }
-    if (worker->stderr_pipe) Supervisor::instance().watch(worker->stderr_pipe.get(), shared_from_this());
     const std::uint64_t words[] = {home_.offset, index};
     const int fd = write_end.get();
-    zygote_->fork_child(token_of(reinterpret_cast<const void*>(&worker_entry)), words,
-                        std::span(&fd, write_end ? 1 : 0), worker);
+    worker->zygote->fork_child(token_of(reinterpret_cast<const void*>(&worker_entry)), words,
+                               std::span(&fd, write_end ? 1 : 0), worker);
 }
 
 void Engine::worker_born(Worker& worker, pid_t pid, os::Fd pidfd) {
@@ -108,55 +186,83 @@ void Engine::worker_born(Worker& worker, pid_t pid, os::Fd pidfd) {
 void Engine::worker_not_born(Worker& worker, int error) {
     const std::shared_ptr<Worker> keep = worker.shared_from_this();
     if (worker.stderr_pipe) Supervisor::instance().unwatch(worker.stderr_pipe.get());
-    const bool zygote_gone = !zygote_->alive();
     std::exception_ptr hopeless;
+    const bool zygote_killed = error == ESRCH;    // its twin may have taken over, and lives
+    if (zygote_killed) {
+        wait_for_nameless(home_.workers[worker.index].pid.load(std::memory_order_acquire));
+        hopeless = replace_zygote();
+    }
     {
         const std::lock_guard guard(mutex_);
-        if (workers_[worker.index] == keep) {
-            workers_[worker.index].reset();
-            --alive_;
-        }
-        if (!terminated_ && !broken_ && (!closed_ || !queue_empty())) {
-            ++failed_starts_;
-            if (alive_ == 0 && failed_starts_ >= kTriedStarts) {
+        // It may have been born and have taken a task, and only nobody could say so.
+        worker.pid = static_cast<pid_t>(home_.workers[worker.index].pid.load(std::memory_order_acquire));
+        settle_task(worker, -SIGKILL);
+        release_spinner(worker);
+        if (worker.pid > 0 && ::kill(worker.pid, 0) != 0 && errno == ESRCH) inherit(worker.pid);
+        workers_[worker.index].reset();
+        if (!hopeless && work_left()) {
+            if (!zygote_killed) ++failed_starts_;
+            if (alive_ == 1 && failed_starts_ >= kTriedStarts) {
                 hopeless = std::make_exception_ptr(BrokenPool(
                     "pool " + options_.name + " can start no worker (" + os::errno_text(error) +
                     "): raise the limits on processes (ulimit -u) and open files (ulimit -n), or free some memory"));
             } else {
-                restarts_.emplace_back(os::now_ns() + std::int64_t{10'000'000} * failed_starts_, worker.index);
+                restart_later(worker.index);
             }
         }
-        changed_.notify_all();
-    }
-    if (zygote_gone && !hopeless) {
-        try {
-            replace_zygote();
-        } catch (const std::exception& cause) {
-            hopeless = std::make_exception_ptr(BrokenPool(
-                "pool " + options_.name + " can start no more workers: the process that starts them was killed (" +
-                cause.what() + ")"));
-        }
+        wake_all_workers();
+        leave_place();
     }
     if (hopeless) break_pool(hopeless);
+    // This may not be the supervisor's thread, which has to see what is to be restarted.
+    Supervisor::instance().wake();
+}
+
+// Needs mutex_.
+void Engine::restart_later(std::uint32_t index) {
+    restarts_.emplace_back(os::now_ns() + std::int64_t{10'000'000} * std::max(failed_starts_, 1U), index);
+}
+
+// Needs mutex_. The place of the one that waits awake is free again.
+void Engine::release_spinner(const Worker& worker) noexcept {
+    std::uint32_t spinning = worker.index + 1;
+    home_.header.spinner.compare_exchange_strong(spinning, 0, std::memory_order_seq_cst);
 }
 
 // The zygote was killed, and its workers with it. A snapshot is gone for good; a program that ran init() can be started anew.
-void Engine::replace_zygote() {
-    const StartMethod method = options_.start_method.value_or(default_start_method());
-    if (own_zygote_ && method == StartMethod::fork) {
-        throw StartError(
-            "its snapshot of the program is lost: use the start method forkserver or spawn, which can begin again");
+// Answers why there can be none. Not with mutex_ held: a start takes a millisecond.
+std::exception_ptr Engine::replace_zygote() {
+    {
+        const std::lock_guard guard(mutex_);
+        if (!work_left()) return nullptr;
     }
     const std::lock_guard guard(zygote_mutex_);
-    if (zygote_->alive()) return;
-    zygote_ = own_zygote_ ? Zygote::spawn() : Zygote::forkserver();
-    if (!zygote_) throw StartError("there is no forkserver");
+    if (zygote_->alive()) return nullptr;
+    std::string why;
+    if (method_ == StartMethod::fork) {
+        why = "its snapshot of the program is lost: use the start method forkserver or spawn, which can begin again";
+    } else if (++lost_zygotes_ > kTriedStarts) {
+        why = "it dies whenever it is started";
+    } else {
+        try {
+            if (auto fresh = own_zygote_ ? Zygote::spawn() : Zygote::forkserver()) {
+                zygote_ = std::move(fresh);
+                return nullptr;
+            }
+            why = "there is no forkserver";
+        } catch (const std::exception& cause) {
+            why = cause.what();
+        }
+    }
+    return std::make_exception_ptr(BrokenPool("pool " + options_.name +
+                                              " can start no more workers: the process that starts them was killed (" +
+                                              why + ")"));
 }
 
 void Engine::worker_died(Worker& worker, int code) {
     const std::shared_ptr<Worker> keep = worker.shared_from_this();
     // Known to be dead from its zygote, except when that was killed itself: then death is on its way.
-    if (worker.pidfd && !zygote_->alive()) {
+    if (worker.pidfd && !os::wait_readable(worker.pidfd.get(), 0)) {
         os::signal_process(worker.pidfd, SIGKILL);
         os::wait_readable(worker.pidfd.get(), os::kNever);
     }
@@ -164,29 +270,35 @@ void Engine::worker_died(Worker& worker, int code) {
         Supervisor::instance().unwatch(worker.stderr_pipe.get());
         drain_stderr(worker, true);
     }
+    // A snapshot's end is the pool's: the tasks that its workers leave behind are not to be run again.
+    std::exception_ptr hopeless = worker.zygote->alive() ? nullptr : replace_zygote();
     bool replace = false;
-    bool last_of_broken = false;
-    std::exception_ptr hopeless;
     {
         const std::lock_guard guard(mutex_);
         WorkerSlot& shared = home_.workers[worker.index];
         const std::uint32_t phase = shared.phase.load(std::memory_order_acquire);
         worker.was_ready = phase == WorkerSlot::ready || phase == WorkerSlot::leaving;
         settle_task(worker, code);
-        std::uint32_t spinning = worker.index + 1;
-        home_.header.spinner.compare_exchange_strong(spinning, 0, std::memory_order_seq_cst);
+        release_spinner(worker);
         inherit(worker.pid);
         workers_[worker.index].reset();
-        --alive_;
+        const bool crashed = code != 0 && worker.doom == Doom::none && worker.zygote->alive();
+        if (crashed && (spoiled() || (code != -SIGKILL && live_ <= kAudited && tasks_spoiled()))) {
+            hopeless = std::make_exception_ptr(BrokenPool("a worker of pool " + options_.name +
+                                                          " overwrote memory that the pool shares (process " +
+                                                          std::to_string(worker.pid) +
+                                                          " was found dead, but it may have been another)"));
+        }
         if (worker.was_ready) {
             failed_starts_ = 0;
-        } else if (worker.doom == Doom::none && zygote_->alive()) {
+            lost_zygotes_ = 0;
+        } else if (worker.doom == Doom::none && worker.zygote->alive() && !hopeless) {
             ++failed_starts_;
             if (phase == WorkerSlot::unusable) {
                 const std::size_t length = ::strnlen(shared.start_error, sizeof shared.start_error);
                 hopeless = std::make_exception_ptr(BrokenPool("the initializer of pool " + options_.name +
                                                               " failed: " + std::string(shared.start_error, length)));
-            } else if (failed_starts_ >= kTriedStarts) {
+            } else if (failed_starts_ >= kTriedStarts && !any_ready()) {
                 std::string why;
                 try {
                     std::rethrow_exception(explain(worker, code, std::nullopt));
@@ -197,23 +309,25 @@ void Engine::worker_died(Worker& worker, int code) {
                                                               " die while they start: " + why));
             }
         }
-        replace = !terminated_ && !broken_ && !hopeless && (!closed_ || !queue_empty());
-        last_of_broken = broken_ && alive_ == 0;
         // A wake-up that the dead worker had received is passed on.
         wake_all_workers();
-        changed_.notify_all();
-        if (last_of_broken) fail_everything(broken_);
-    }
-    if (replace) {
-        try {
-            if (!zygote_->alive()) replace_zygote();
-            start_worker(worker.index);
-        } catch (const std::exception& cause) {
-            hopeless = std::make_exception_ptr(BrokenPool("pool " + options_.name +
-                                                          " can start no more workers: " + cause.what()));
+        replace = !hopeless && work_left();
+        if (replace && failed_starts_ > 1) {
+            restart_later(worker.index);
+            replace = false;
         }
+        if (!replace) leave_place();
+        changed_.notify_all();
     }
+    if (replace) start_worker(worker.index);
     if (hopeless) break_pool(hopeless);
+}
+
+// Needs mutex_. Whether some worker has begun its work, so that starting one is not hopeless.
+bool Engine::any_ready() const noexcept {
+    return std::any_of(workers_.begin(), workers_.end(), [&](const auto& worker) {
+        return worker && home_.workers[worker->index].phase.load(std::memory_order_acquire) == WorkerSlot::ready;
+    });
 }
 
 // Takes no more tasks; what waits or runs fails once the last worker is dead.
@@ -227,7 +341,7 @@ void Engine::break_pool(std::exception_ptr why) {
         if (worker->doom == Doom::none) worker->doom = Doom::terminated;
         worker->killed = os::signal_process(worker->pidfd, SIGKILL);
     }
-    if (alive_ == 0) fail_everything(broken_);
+    end_if_deserted();
     changed_.notify_all();
 }
 
@@ -281,7 +395,8 @@ void Engine::requeue(std::uint32_t task) noexcept {
 void Engine::settle_map_part(Worker& worker, std::uint32_t task, int code) {
     WorkerSlot& shared = home_.workers[worker.index];
     Record& record = records_[task];
-    if (worker.doom == Doom::cancelled || terminated_ || broken_) {
+    const bool barren = record.map->barren(record.part, shared.claim.load(std::memory_order_acquire) != 0);
+    if (worker.doom == Doom::cancelled || terminated_ || broken_ || barren) {
         end_lost(task, explain(worker, code, std::nullopt));
         return;
     }
@@ -330,6 +445,7 @@ std::exception_ptr Engine::explain(Worker& worker, int code, std::optional<std::
         case Doom::cancelled:
             return std::make_exception_ptr(Cancelled(which + " was cancelled while it ran; its worker was ended"));
         case Doom::terminated:
+            if (broken_) return broken_;
             return std::make_exception_ptr(Cancelled(which + " was cancelled: its pool was terminated"));
         case Doom::none:
             break;
@@ -361,12 +477,8 @@ std::vector<std::uintptr_t> Engine::translate(std::vector<std::uintptr_t> frames
     const std::uintptr_t there = home_.header.entry_address.load(std::memory_order_acquire);
     if (there != 0 && there != here) {
         for (auto& frame : frames) {
-            try {
-                token_of(reinterpret_cast<const void*>(frame - there + here));
-                frame = frame - there + here;
-            } catch (const Error&) {
-                // Of another library, whose place there is not known: left as it is.
-            }
+            // Of another library, whose place there is not known, it is left as it is.
+            if (same_module(frame - there + here, here)) frame = frame - there + here;
         }
     }
     frames.resize(frames_of_task(frames));
@@ -376,19 +488,44 @@ std::vector<std::uintptr_t> Engine::translate(std::vector<std::uintptr_t> frames
 // Needs mutex_. Results of a dead worker stay until those who may still read them are gone.
 void Engine::inherit(pid_t dead) {
     auto& region = shm::Region::instance();
-    const std::uint32_t number = region.number_of(dead);
+    const std::uint32_t number = dead == 0 ? 0 : region.number_of(dead);
     if (number == 0) return;
     if (live_ == 0) {
         region.release_owned(number);
     } else {
         region.mark_dead(number);
         legacies_.push_back({number, next_sequence_ - 1, live_});
+        if (legacies_.size() % kManyLegacies == 0) release_unread_legacies();
     }
+}
+
+// Needs mutex_. One future that is kept for long must not keep the results of every worker that has died since.
+void Engine::release_unread_legacies() {
+    auto& region = shm::Region::instance();
+    std::vector<std::uint32_t> read;
+    std::uint64_t oldest_map = ~std::uint64_t{0};
+    for (std::uint32_t task = 0; task < records_.size(); ++task) {
+        const Record& record = records_[task];
+        if (!record.in_use) continue;
+        if (record.map) {
+            oldest_map = std::min(oldest_map, record.sequence);    // may have results of anybody who died since
+        } else if (task_state::ended(slot(task).state.load(std::memory_order_acquire))) {
+            read.push_back(region.owner_of(slot(task).result_block));
+        }
+    }
+    std::erase_if(legacies_, [&](const Legacy& legacy) {
+        if (legacy.last_sequence >= oldest_map || std::find(read.begin(), read.end(), legacy.number) != read.end()) {
+            return false;
+        }
+        region.release_owned(legacy.number);
+        return true;
+    });
 }
 
 std::int64_t Engine::tick(std::int64_t now_ns) {
     std::vector<std::uint32_t> due;
     std::int64_t next = os::kNever;
+    bool overwritten = false;
     {
         const std::lock_guard guard(mutex_);
         std::erase_if(restarts_, [&](const auto& restart) {
@@ -396,16 +533,19 @@ std::int64_t Engine::tick(std::int64_t now_ns) {
                 next = std::min(next, restart.first);
                 return false;
             }
-            if (!terminated_ && !broken_ && (!closed_ || !queue_empty())) due.push_back(restart.second);
+            if (work_left()) {
+                due.push_back(restart.second);
+                ++alive_;
+            }
             return true;
         });
+        overwritten = spoiled() && !broken_ && !terminated_;
         if (stalled_stderr_) {
             if (os::writable(STDERR_FILENO)) {
                 stalled_stderr_ = false;
                 for (const auto& worker : workers_) {
-                    if (worker && worker->stderr_pipe) {
-                        Supervisor::instance().watch(worker->stderr_pipe.get(), shared_from_this());
-                    }
+                    if (!worker || !std::exchange(worker->stalled, false)) continue;
+                    Supervisor::instance().watch(worker->stderr_pipe.get(), shared_from_this());
                 }
             } else {
                 next = std::min(next, now_ns + 20'000'000);
@@ -414,6 +554,10 @@ std::int64_t Engine::tick(std::int64_t now_ns) {
         if (limits_watched_) next = std::min(next, check_limits(now_ns));
     }
     for (const std::uint32_t index : due) start_worker(index);
+    if (overwritten) {
+        break_pool(std::make_exception_ptr(BrokenPool("a worker of pool " + options_.name +
+                                                      " overwrote memory that the pool shares")));
+    }
     return next;
 }
 
@@ -487,8 +631,7 @@ std::int64_t Engine::check_worker(Worker& worker, std::int64_t now_ns) {
             limit = held.cpu_limit_ns;
         } else {
             // It can't get there sooner than with every processor to itself.
-            next = std::min(next,
-                            now_ns + std::max<std::int64_t>(1'000'000, (held.cpu_limit_ns - used) / home_.header.cpus));
+            next = std::min(next, now_ns + std::max<std::int64_t>(1'000'000, (held.cpu_limit_ns - used) / home_.cpus));
         }
     }
     if (doom == Doom::none) return next;
@@ -537,6 +680,7 @@ void Engine::drain_stderr(Worker& worker, bool dead) {
         if (!can_write && !dead) {
             const std::lock_guard guard(mutex_);
             stalled_stderr_ = true;
+            worker.stalled = true;
             Supervisor::instance().unwatch(worker.stderr_pipe.get());
             Supervisor::instance().wake();
             return;

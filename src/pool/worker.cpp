@@ -12,6 +12,7 @@
 #include "process/self.hpp"
 #include "process/throw_trace.hpp"
 
+#include <multihull/detail/fork_guard.hpp>
 #include <multihull/pool_options.hpp>
 
 #include <algorithm>
@@ -36,15 +37,12 @@ constexpr std::int64_t kSpinNs = 20'000;
 class WorkerLoop {
 public:
     WorkerLoop(shm::Offset home, std::uint32_t index)
-        : home_(home),
-          header_(home_.header),
-          self_(home_.workers[index]),
-          index_(index),
-          generation_(fork_generation()) {}
+        : home_(home), header_(home_.header), self_(home_.workers[index]), index_(index) {}
 
     [[noreturn]] void run() {
         os::kill_point(os::KillPoint::worker_born);
         header_.entry_address.store(reinterpret_cast<std::uintptr_t>(&worker_entry), std::memory_order_release);
+        set_reader_of_stacks(reinterpret_cast<std::uintptr_t>(&worker_entry), header_.parent_entry_address);
         install_crash_handler(&self_.crash);
         memory_base_ = os::private_memory();
         set_memory_limit(header_.memory_limit);
@@ -56,8 +54,6 @@ public:
         os::kill_point(os::KillPoint::worker_ready);
         while (const auto task = next_task()) {
             run_task(*task);
-            if (generation_ != fork_generation())
-                leave_child(0);    // a copy that the task forked and that came back here
             if (worn_out()) break;
         }
         os::kill_point(os::KillPoint::worker_leaving);
@@ -91,8 +87,8 @@ private:
         for (;;) {
             std::uint64_t head = header_.head.load(std::memory_order_acquire);
             if (head == header_.tail.load(std::memory_order_acquire)) return std::nullopt;
-            const std::uint32_t task = home_.ring[head & header_.ring_mask].load(std::memory_order_relaxed);
-            if (task >= header_.slot_capacity) {
+            const std::uint32_t task = home_.ring[head & home_.ring_mask].load(std::memory_order_relaxed);
+            if (task >= home_.slot_capacity) {
                 header_.head.compare_exchange_strong(head, head + 1, std::memory_order_acq_rel);
                 continue;
             }
@@ -183,9 +179,11 @@ private:
             outcome_ = task_state::value;
             return true;
         } catch (const std::bad_alloc&) {
+            guard_.check();
             if (!last && (static_cast<RetryOn>(shared.retry_on) & (RetryOn::exception | RetryOn::memory))) return false;
             keep_exception(shared, std::current_exception());
         } catch (...) {
+            guard_.check();
             if (!last && (static_cast<RetryOn>(shared.retry_on) & RetryOn::exception)) return false;
             keep_exception(shared, std::current_exception());
         }
@@ -193,7 +191,6 @@ private:
     }
 
     void call(TaskSlot& shared, Writer& writer) {
-        if (generation_ != fork_generation()) leave_child(0);
         const std::byte* const bytes =
             shared.arguments_offset == 0 ? shared.arguments : shm::Region::instance().at(shared.arguments_offset);
         Reader reader(std::span(bytes, shared.arguments_size));
@@ -229,8 +226,9 @@ private:
         auto& word = slot(task).state;
         std::uint32_t state = word.load(std::memory_order_acquire);
         do {
-            if (task_state::phase(state) != task_state::taken || task_state::worker(state) != index_)
-                wait_for_the_end();
+            if (task_state::phase(state) == task_state::condemned) wait_for_the_end();
+            // Somebody has overwritten the pool's memory. No kill is on its way: the death itself tells the supervisor.
+            if (task_state::phase(state) != task_state::taken || task_state::worker(state) != index_) ::_exit(1);
         } while (!word.compare_exchange_weak(state, task_state::with_phase(state, outcome), std::memory_order_acq_rel));
         os::kill_point(os::KillPoint::task_done);
         if (state & task_state::kWaiter) {
@@ -286,8 +284,10 @@ private:
             thunk_of(token)(context);
             return true;
         } catch (const std::exception& error) {
+            guard_.check();
             std::snprintf(self_.start_error, sizeof self_.start_error, "%s", error.what());
         } catch (...) {
+            guard_.check();
             std::snprintf(self_.start_error, sizeof self_.start_error, "it threw something that is no std::exception");
         }
         return false;
@@ -297,7 +297,7 @@ private:
     PoolHeader& header_;
     WorkerSlot& self_;
     const std::uint32_t index_;
-    const std::uint32_t generation_;
+    const ForkGuard guard_;    // a copy of this process that a task forked must not come back here
     ResultArena arena_;
     std::size_t memory_base_ = 0;
     std::size_t memory_limit_ = 0;
@@ -314,6 +314,8 @@ void worker_entry(const ZygoteRequest& request, std::vector<os::Fd>& fds) {
     fds.clear();
     const auto index = static_cast<std::uint32_t>(request.words[1]);
     const PoolHome home(request.words[0]);
+    // First of all: where the zygote dies before it can name this process, the parent finds the name here.
+    home.workers[index].pid.store(static_cast<std::uint32_t>(::getpid()), std::memory_order_release);
     os::set_process_name("mh-worker");
     set_self(ProcessInfo(::getpid(), std::string(home.header.name) + "-worker-" + std::to_string(index), true),
              ProcessInfo(static_cast<pid_t>(request.parent_pid), home.header.owner_name, false));

@@ -76,7 +76,7 @@ void init(int argc, char** argv) {
 StartMethod default_start_method() noexcept {
     const StartMethod method = program().method.load();
     // A forked child has no forkserver of its own; what it starts are copies of itself.
-    if (method == StartMethod::forkserver && !detail::Zygote::forkserver()) return StartMethod::fork;
+    if (method == StartMethod::forkserver && !detail::Zygote::has_forkserver()) return StartMethod::fork;
     return method;
 }
 

@@ -1,6 +1,7 @@
 #include <multihull/log.hpp>
 
 #include "os/fd.hpp"
+#include "process/self.hpp"
 
 #include <atomic>
 #include <exception>
@@ -31,6 +32,8 @@ void write_to_stderr(LogLevel level, std::string_view message) {
     if (level == LogLevel::error) line += "error: ";
     line += message;
     line += '\n';
+    // The supervisor waits for nobody: what can't be said at once is not said.
+    if (detail::never_waits() && !os::writable(STDERR_FILENO)) return;
     os::write_all(STDERR_FILENO, line);
 }
 

@@ -20,6 +20,7 @@
 #include <functional>
 #include <mutex>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <system_error>
 #include <unistd.h>
 
@@ -252,6 +253,7 @@ void Process::State::start_by_fork() {
         child->pidfd = os::open_pidfd(pid);
     } catch (const std::system_error& error) {
         ::kill(pid, SIGKILL);
+        ::waitpid(pid, nullptr, 0);
         throw StartError("process " + options.name + " can't be watched (" + error.what() +
                          "): raise the limit on open files (ulimit -n)");
     }
@@ -302,7 +304,12 @@ Process& Process::start() {
         }
         case StartMethod::spawn:
             self.zygote = detail::Zygote::spawn();
-            self.start_by_zygote(self.zygote);
+            try {
+                self.start_by_zygote(self.zygote);
+            } catch (...) {
+                self.zygote->leave_now();
+                throw;
+            }
             self.zygote->leave_when_empty();
             break;
     }

@@ -5,6 +5,7 @@
 #include "shm/heap.hpp"
 #include "shm/region.hpp"
 
+#include <multihull/detail/fork_guard.hpp>
 #include <multihull/detail/token.hpp>
 #include <multihull/log.hpp>
 
@@ -51,6 +52,10 @@ void run_fork_child_hooks() {
 
 std::uint32_t fork_generation() noexcept { return generation.load(std::memory_order_relaxed); }
 
+ForkGuard::ForkGuard() noexcept : current_(&generation), made_(fork_generation()) {}
+
+void ForkGuard::leave() noexcept { leave_child(0); }
+
 void watch_forks() {
     static std::once_flag once;
     std::call_once(once, [] { ::pthread_atfork(nullptr, nullptr, in_forked_child); });
@@ -59,6 +64,13 @@ void watch_forks() {
 void count_own_thread(int change) noexcept {
     own_threads.fetch_add(static_cast<std::uint32_t>(change), std::memory_order_relaxed);
 }
+
+namespace {
+thread_local bool this_thread_never_waits = false;
+}    // namespace
+
+void let_never_wait() noexcept { this_thread_never_waits = true; }
+bool never_waits() noexcept { return this_thread_never_waits; }
 
 void warn_if_threaded(const char* what) {
     static std::atomic<bool> said{false};

@@ -32,6 +32,10 @@ void watch_forks();
 /// Threads of the library itself in this process; they keep no lock across a fork that a child could miss.
 void count_own_thread(int change) noexcept;
 
+/// Makes the calling thread one that waits for nobody: what it logs is dropped where stderr takes nothing.
+void let_never_wait() noexcept;
+bool never_waits() noexcept;
+
 /// Says once in the log that a program with running threads was forked.
 void warn_if_threaded(const char* what);
 

@@ -122,6 +122,7 @@ void Supervisor::wake() noexcept { os::signal_eventfd(wake_); }
 
 void Supervisor::run() {
     ::prctl(PR_SET_NAME, "mh-supervisor");
+    let_never_wait();
     std::int64_t next = os::kNever;
     std::vector<std::shared_ptr<Supervised>> ticking;
     for (;;) {

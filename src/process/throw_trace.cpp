@@ -1,5 +1,7 @@
 #include "process/throw_trace.hpp"
 
+#include <multihull/detail/token.hpp>
+
 #include "process/backtrace.hpp"
 
 #include <unwind.h>
@@ -223,10 +225,28 @@ void clear_throw_stack() noexcept {}
 
 namespace multihull::detail {
 
+namespace {
+
+// Set once by a worker's first code, before any task runs.
+std::uintptr_t reader_anchor = 0;
+std::uintptr_t reader_there = 0;
+
+}    // namespace
+
+void set_reader_of_stacks(std::uintptr_t anchor, std::uintptr_t there) noexcept {
+    reader_anchor = anchor;
+    reader_there = there;
+}
+
 std::vector<std::uintptr_t> task_throw_stack() {
     const auto frames = last_throw_stack();
     std::vector<std::uintptr_t> addresses(frames.begin(), frames.end());
     addresses.resize(frames_of_task(addresses));
+    if (reader_anchor != reader_there) {
+        for (auto& address : addresses) {
+            if (same_module(address, reader_anchor)) address = address - reader_anchor + reader_there;
+        }
+    }
     return addresses;
 }
 

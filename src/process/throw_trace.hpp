@@ -27,7 +27,10 @@ std::size_t frames_of_task(std::span<const std::uintptr_t> frames) noexcept;
 /// This thread's last trace; valid until its next one.
 std::span<const std::uint64_t> last_throw_stack() noexcept;
 
-/// The same without the calls that only led to the task: what an error shows.
+/// Where the program lies in the process that will read this one's stacks: `anchor` here is `there` in that one.
+void set_reader_of_stacks(std::uintptr_t anchor, std::uintptr_t there) noexcept;
+
+/// The same without the calls that only led to the task, as addresses of the process that will read them: what an error shows.
 std::vector<std::uintptr_t> task_throw_stack();
 
 /// Forgets this thread's trace. Call it before call_with_throw_trace() where an old trace would mislead.

@@ -14,6 +14,8 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <fcntl.h>
+#include <sys/wait.h>
 #include <system_error>
 #include <unistd.h>
 
@@ -22,6 +24,8 @@ namespace multihull::detail {
 namespace {
 
 std::mutex forkserver_mutex;
+// The process whose forkserver it is; read without the mutex, which in a forked child may be locked for ever.
+std::atomic<std::uint32_t> forkserver_generation{0};
 std::shared_ptr<Zygote>& the_forkserver() {
     static auto* const place = new std::shared_ptr<Zygote>;    // outlives every static object that might own a pool
     return *place;
@@ -33,6 +37,21 @@ std::shared_ptr<Zygote>& the_forkserver() {
 }
 
 }    // namespace
+
+// A zygote that this process has just started; where it can't be watched it is ended again.
+std::shared_ptr<Zygote> Zygote::watched(pid_t pid, os::Fd socket) {
+    os::Fd pidfd;
+    try {
+        pidfd = os::open_pidfd(pid);
+    } catch (const std::system_error&) {
+        ::kill(pid, SIGKILL);
+        ::waitpid(pid, nullptr, 0);
+        throw;
+    }
+    auto zygote = std::make_shared<Zygote>(pid, std::move(socket), std::move(pidfd));
+    zygote->begin_watching();
+    return zygote;
+}
 
 std::shared_ptr<Zygote> Zygote::fork_snapshot() {
     watch_forks();
@@ -47,9 +66,7 @@ std::shared_ptr<Zygote> Zygote::fork_snapshot() {
         }
         if (pid < 0) os::throw_errno("fork");
         sockets.second.reset();
-        auto zygote = std::make_shared<Zygote>(pid, std::move(sockets.first), os::open_pidfd(pid));
-        zygote->begin_watching();
-        return zygote;
+        return watched(pid, std::move(sockets.first));
     } catch (const std::system_error& error) {
         throw_cannot_start("the process that starts workers", error.what());
     }
@@ -58,9 +75,7 @@ std::shared_ptr<Zygote> Zygote::fork_snapshot() {
 std::shared_ptr<Zygote> Zygote::spawn() {
     try {
         SpawnedZygote spawned = spawn_zygote();
-        auto zygote = std::make_shared<Zygote>(spawned.pid, std::move(spawned.socket), os::open_pidfd(spawned.pid));
-        zygote->begin_watching();
-        return zygote;
+        return watched(spawned.pid, std::move(spawned.socket));
     } catch (const std::system_error& error) {
         throw_cannot_start("the process that starts workers", error.what());
     }
@@ -69,12 +84,17 @@ std::shared_ptr<Zygote> Zygote::spawn() {
 void Zygote::start_forkserver() {
     const std::lock_guard guard(forkserver_mutex);
     if (!the_forkserver()) the_forkserver() = fork_snapshot();
+    forkserver_generation.store(fork_generation(), std::memory_order_relaxed);
+}
+
+bool Zygote::has_forkserver() noexcept {
+    return forkserver_generation.load(std::memory_order_relaxed) == fork_generation();
 }
 
 std::shared_ptr<Zygote> Zygote::forkserver() {
+    if (!has_forkserver()) return nullptr;
     const std::lock_guard guard(forkserver_mutex);
     auto& server = the_forkserver();
-    if (!server || server->generation_ != fork_generation()) return nullptr;
     if (!server->alive()) {
         // Somebody killed it. The program may run threads by now, so the next one starts from a fresh copy of the program.
         log(LogLevel::warning, "the forkserver was killed; a new one is started");
@@ -88,15 +108,21 @@ Zygote::Zygote(pid_t pid, os::Fd socket, os::Fd pidfd)
 
 Zygote::~Zygote() {
     if (generation_ != fork_generation()) return;
-    if (!os::reap(pidfd_, false) && alive()) {
-        leave_now();
-        wait();
-    }
+    if (ended_) return;
+    // It could not be watched: nobody else will see it end.
+    leave_now();
+    os::wait_readable(pidfd_.get(), os::kNever);
+    os::reap(pidfd_, false);
 }
 
 void Zygote::begin_watching() {
-    Supervisor::instance().watch(socket_.get(), shared_from_this());
-    Supervisor::instance().watch(pidfd_.get(), shared_from_this());
+    try {
+        Supervisor::instance().watch(socket_.get(), shared_from_this());
+        Supervisor::instance().watch(pidfd_.get(), shared_from_this());
+    } catch (const std::system_error&) {
+        Supervisor::instance().unwatch(socket_.get());
+        throw;
+    }
     Supervisor::instance().add(shared_from_this());
 }
 
@@ -119,8 +145,13 @@ void Zygote::fork_child(Token entry, std::span<const std::uint64_t> words, std::
         return;
     }
     request.id = next_id_++;
+    request.server = pid_;
+    if (!send(request, fds)) {
+        guard.unlock();
+        listener->on_not_born(EMFILE);
+        return;
+    }
     children_.emplace(request.id, Child{std::move(listener), false});
-    send(request, fds);
 }
 
 void Zygote::leave_when_empty() {
@@ -139,18 +170,36 @@ void Zygote::leave_now() {
     if (!ended_) send(request, {});
 }
 
-void Zygote::wait() { os::wait_readable(pidfd_.get(), os::kNever); }
+void Zygote::wait() {
+    std::unique_lock guard(mutex_);
+    changed_.wait(guard, [&] { return ended_; });
+}
 
-// Needs mutex_. Never blocks: the zygote may itself be waiting for this process to read.
-void Zygote::send(const ZygoteRequest& request, std::span<const int> fds) {
+pid_t Zygote::pid() const noexcept {
+    const std::lock_guard guard(mutex_);
+    return pid_;
+}
+
+bool Zygote::has_twin() const noexcept {
+    const std::lock_guard guard(mutex_);
+    return static_cast<bool>(twin_pidfd_);
+}
+
+// Needs mutex_. Never blocks: the zygote may itself be waiting for this process to read. False when there are no descriptors left to
+// keep the request until it can be sent.
+bool Zygote::send(const ZygoteRequest& request, std::span<const int> fds) {
     if (outgoing_.empty() &&
         os::send_message(socket_, std::as_bytes(std::span(&request, 1)), fds, false) != os::Sent::would_block) {
-        return;    // sent; or the zygote is gone, which its pidfd tells
+        return true;    // sent; or the zygote is gone, which its pidfd tells
     }
     std::vector<os::Fd> copies;
-    for (const int fd : fds) copies.emplace_back(::dup(fd));
+    for (const int fd : fds) {
+        copies.emplace_back(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+        if (!copies.back()) return false;
+    }
     outgoing_.push_back({request, std::move(copies)});
     Supervisor::instance().wake();
+    return true;
 }
 
 void Zygote::flush_locked() {
@@ -176,7 +225,7 @@ void Zygote::on_readable(int fd) {
         flush_locked();
     }
     read_replies();
-    if (fd == pidfd_.get()) on_zygote_ended();
+    if (fd != socket_.get()) on_zygote_ended();
 }
 
 void Zygote::read_replies() {
@@ -200,8 +249,17 @@ void Zygote::handle(const ZygoteReply& reply, std::vector<os::Fd>& fds) {
     std::shared_ptr<ChildListener> listener;
     {
         const std::lock_guard guard(mutex_);
+        if (reply.kind == ZygoteReply::Kind::twin) {
+            twin_pid_ = reply.pid;
+            twin_pidfd_ = fds.empty() ? os::Fd() : std::move(fds.front());
+            return;
+        }
         const auto child = children_.find(reply.id);
-        if (child == children_.end()) return;
+        if (child == children_.end()) {
+            // Asked for of a zygote that was killed, and given up since; its twin found the request all the same.
+            if (!fds.empty()) os::signal_process(fds.front(), SIGKILL);
+            return;
+        }
         listener = child->second.listener;
         if (reply.kind == ZygoteReply::Kind::born) {
             child->second.born = true;
@@ -211,8 +269,15 @@ void Zygote::handle(const ZygoteReply& reply, std::vector<os::Fd>& fds) {
     }
     switch (reply.kind) {
         case ZygoteReply::Kind::born:
-            if (fds.empty())
-                return;    // this process ran out of descriptors; the zygote will still tell of the child's end
+            if (fds.empty()) {
+                // This process has no descriptor left for it, and could not end it safely: better none at all.
+                const std::lock_guard guard(mutex_);
+                ZygoteRequest request;
+                request.kind = ZygoteRequest::Kind::end_child;
+                request.id = reply.id;
+                send(request, {});
+                return;
+            }
             listener->on_born(reply.pid, std::move(fds.front()));
             return;
         case ZygoteReply::Kind::not_born:
@@ -221,21 +286,43 @@ void Zygote::handle(const ZygoteReply& reply, std::vector<os::Fd>& fds) {
         case ZygoteReply::Kind::died:
             listener->on_died(reply.code);
             return;
+        case ZygoteReply::Kind::twin:
+            return;    // dealt with above
     }
 }
 
 void Zygote::on_zygote_ended() {
     std::unordered_map<std::uint64_t, Child> orphans;
+    os::Fd former;
+    int twin = -1;
     {
         const std::lock_guard guard(mutex_);
-        if (ended_) return;
-        ended_ = true;
+        if (ended_ || !os::wait_readable(pidfd_.get(), 0)) return;
         orphans.swap(children_);
+        os::reap(pidfd_, false);
+        former = std::move(pidfd_);
+        if (twin_pidfd_ && !os::wait_readable(twin_pidfd_.get(), 0)) {
+            pidfd_ = std::move(twin_pidfd_);
+            pid_ = twin_pid_;
+            twin = pidfd_.get();
+            if (leaving_) {
+                // It may not have heard: the message went to the one that was killed.
+                ZygoteRequest request;
+                request.kind = ZygoteRequest::Kind::leave_now;
+                send(request, {});
+            }
+        } else {
+            ended_ = true;
+            changed_.notify_all();
+        }
     }
-    Supervisor::instance().unwatch(socket_.get());
-    Supervisor::instance().unwatch(pidfd_.get());
-    Supervisor::instance().remove(this);
-    os::reap(pidfd_, false);
+    Supervisor::instance().unwatch(former.get());
+    if (twin >= 0) {
+        Supervisor::instance().watch(twin, shared_from_this());
+    } else {
+        Supervisor::instance().unwatch(socket_.get());
+        Supervisor::instance().remove(this);
+    }
     // The kernel killed its children with it (PR_SET_PDEATHSIG); the listeners make sure of that through their pidfds.
     for (auto& [id, child] : orphans) {
         if (child.born) {

@@ -10,6 +10,7 @@
 #include <multihull/detail/token.hpp>
 #include <multihull/process.hpp>
 
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -24,12 +25,14 @@ namespace multihull::detail {
 struct ZygoteRequest {
     enum class Kind : std::uint32_t {
         fork_child,          ///< Fork a process that runs `entry`.
+        end_child,           ///< Kill the child `id`, if it lives.
         leave_when_empty,    ///< End when the last child has ended.
         leave_now,           ///< Kill the children, reap them, end.
     };
     Kind kind = Kind::fork_child;
     std::uint32_t parent_pid = 0;    ///< The process that asks: the child's logical parent.
     std::uint64_t id = 0;            ///< Names the child in the answers.
+    std::int32_t server = 0;         ///< The zygote that is to fork: a twin leaves alone what its elder was asked for.
     Token entry = 0;                 ///< A ChildEntry.
     std::uint64_t words[5] = {};     ///< For the entry.
 };
@@ -38,7 +41,12 @@ struct ZygoteRequest {
 using ChildEntry = void (*)(const ZygoteRequest&, std::vector<os::Fd>&);
 
 struct ZygoteReply {
-    enum class Kind : std::uint32_t { born, not_born, died };
+    enum class Kind : std::uint32_t {
+        born,
+        not_born,
+        died,
+        twin,    ///< A twin stands by; its pidfd comes along.
+    };
     Kind kind = Kind::born;
     std::int32_t pid = 0;
     std::int32_t code = 0;    ///< died: exit code, or minus the signal; not_born: errno.
@@ -71,6 +79,9 @@ public:
     Zygote(pid_t pid, os::Fd socket, os::Fd pidfd);
     ~Zygote() override;
 
+    /// Whether this process has a forkserver, dead or alive. Never starts one.
+    static bool has_forkserver() noexcept;
+
     /// Has a process forked. The listener hears of it later, from the supervisor's thread.
     void fork_child(Token entry, std::span<const std::uint64_t> words, std::span<const int> fds,
                     std::shared_ptr<ChildListener> listener);
@@ -82,8 +93,10 @@ public:
     bool alive() const noexcept;
     /// Waits until the zygote has ended, and reaps it.
     void wait();
-    /// Kills it, as a test of what follows would.
-    pid_t pid() const noexcept { return pid_; }
+    /// The process that serves now; its twin's once that has taken over.
+    pid_t pid() const noexcept;
+    /// Whether a twin stands by to take over.
+    bool has_twin() const noexcept;
 
     void on_readable(int fd) override;
     std::int64_t tick(std::int64_t now_ns) override;
@@ -94,18 +107,22 @@ private:
         bool born = false;
     };
 
+    static std::shared_ptr<Zygote> watched(pid_t pid, os::Fd socket);
     void begin_watching();
-    void send(const ZygoteRequest& request, std::span<const int> fds);
+    bool send(const ZygoteRequest& request, std::span<const int> fds);
     void flush_locked();
     void read_replies();
     void handle(const ZygoteReply& reply, std::vector<os::Fd>& fds);
     void on_zygote_ended();
 
-    const pid_t pid_;
+    pid_t pid_;
     const std::uint32_t generation_;
     os::Fd socket_;
     os::Fd pidfd_;
+    pid_t twin_pid_ = 0;
+    os::Fd twin_pidfd_;
     mutable std::mutex mutex_;
+    std::condition_variable changed_;    // to `ended_`
     bool ended_ = false;
     bool leaving_ = false;
     std::uint64_t next_id_ = 1;

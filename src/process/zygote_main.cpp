@@ -21,6 +21,10 @@ namespace multihull::detail {
 
 namespace {
 
+// How long nothing must happen before a twin is made: short-lived pools never pay for one.
+constexpr int kIdleMs = 50;
+constexpr pid_t kNoTwin = -1;
+
 class ZygoteLoop {
 public:
     ZygoteLoop(os::Fd socket, os::Fd parent) : socket_(std::move(socket)), parent_(std::move(parent)) {
@@ -33,6 +37,7 @@ public:
         // Ctrl-C and a polite end are the parent's to act on: when it goes, so does everything here.
         for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) previous_[signal] = ::signal(signal, SIG_IGN);
         signals_ = os::Fd(::signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK));
+        if (!signals_) ::_exit(1);    // the parent sees it end
         os::become_subreaper();
     }
 
@@ -41,7 +46,11 @@ public:
             std::array<pollfd, 3> entries{
                 {{socket_.get(), POLLIN, 0}, {parent_.get(), POLLIN, 0}, {signals_.get(), POLLIN, 0}}};
             if (!outgoing_.empty()) entries[0].events |= POLLOUT;
-            ::poll(entries.data(), entries.size(), -1);
+            const int ready = ::poll(entries.data(), entries.size(), twin_ == 0 ? kIdleMs : -1);
+            if (ready == 0 && twin_ == 0) {
+                fork_twin();
+                continue;
+            }
             if (entries[1].revents != 0) leave();
             if (entries[2].revents != 0) reap_children();
             send_pending();
@@ -69,8 +78,14 @@ private:
             case ZygoteRequest::Kind::leave_when_empty:
                 leave_when_empty_ = true;
                 return;
+            case ZygoteRequest::Kind::end_child:
+                for (const auto& [pid, child] : children_) {
+                    if (child.id == request.id) ::kill(pid, SIGKILL);
+                }
+                return;
             case ZygoteRequest::Kind::fork_child:
-                fork_child(request, fds);
+                // What was asked of the one whose twin this is has been given up, and is asked for anew.
+                if (request.server == ::getpid()) fork_child(request, fds);
                 return;
         }
     }
@@ -84,16 +99,47 @@ private:
             return;
         }
         os::kill_point(os::KillPoint::zygote_forked);
-        children_[pid] = request.id;
+        Child& child = children_[pid] = {request.id, 0};
         try {
             reply({ZygoteReply::Kind::born, pid, 0, request.id}, os::open_pidfd(pid));
         } catch (const std::exception&) {
-            // Without a pidfd the parent could not end the child safely: better none at all.
-            const int error = errno;
+            // Without a pidfd the parent could not end the child safely: better none at all. The parent hears of it when it is dead,
+            // because it may have begun its work.
+            child.error = errno != 0 ? errno : EMFILE;
             ::kill(pid, SIGKILL);
-            children_.erase(pid);
-            reply({ZygoteReply::Kind::not_born, 0, error, request.id}, {});
         }
+    }
+
+    // The twin is the same snapshot, asleep. When this process is killed, the twin serves the socket in its place.
+    void fork_twin() {
+        try {
+            const os::Fd self = os::open_pidfd(::getpid());
+            const pid_t pid = os::fork_process();
+            if (pid == 0) {
+                stand_by(self);
+                return;
+            }
+            twin_ = pid > 0 ? pid : kNoTwin;
+            if (pid > 0) reply({ZygoteReply::Kind::twin, pid, 0, 0}, os::open_pidfd(pid));
+        } catch (const std::exception&) {
+            // The machine has no room for one: this process goes on without.
+            if (twin_ > 0) ::kill(twin_, SIGKILL);
+            twin_ = kNoTwin;
+        }
+    }
+
+    // In the twin: returns when the process that made it has been killed.
+    void stand_by(const os::Fd& original) {
+        outgoing_.clear();
+        children_.clear();
+        for (;;) {
+            std::array<pollfd, 2> entries{{{parent_.get(), POLLIN, 0}, {original.get(), POLLIN, 0}}};
+            ::poll(entries.data(), entries.size(), -1);
+            if (entries[0].revents != 0) ::_exit(0);
+            if (entries[1].revents != 0) break;
+        }
+        os::become_subreaper();
+        twin_ = 0;
     }
 
     [[noreturn]] void run_child(const ZygoteRequest& request, std::vector<os::Fd>& fds, pid_t zygote) {
@@ -120,23 +166,34 @@ private:
         while (::read(signals_.get(), &info, sizeof info) > 0) {}
         bool lost_a_child = false;
         while (const auto status = os::reap_any()) {
+            if (status->pid == twin_) twin_ = 0;
             const auto child = children_.find(status->pid);
-            if (child == children_.end()) continue;    // an orphan that ended
+            if (child == children_.end()) continue;    // the twin, or an orphan that ended
             os::kill_point(os::KillPoint::zygote_reaped);
-            reply({ZygoteReply::Kind::died, status->pid, status->code, child->second}, {});
+            const auto [id, error] = child->second;
+            if (error != 0) {
+                reply({ZygoteReply::Kind::not_born, status->pid, error, id}, {});
+            } else {
+                reply({ZygoteReply::Kind::died, status->pid, status->code, id}, {});
+            }
             children_.erase(child);
             lost_a_child = true;
         }
-        if (lost_a_child) kill_orphans();
+        // The children of a killed orphan come here in turn, each time with a signal, until none is left.
+        if (lost_a_child || orphans_left_) orphans_left_ = kill_orphans();
     }
 
     // What a dead child's task had started (a shell command that hangs, say) is this process's now; it ends with its worker.
-    void kill_orphans() {
+    bool kill_orphans() {
         std::array<pid_t, 1024> pids;
         const std::size_t count = os::list_children(pids);
+        bool any = false;
         for (std::size_t i = 0; i < count; ++i) {
-            if (!children_.contains(pids[i])) ::kill(pids[i], SIGKILL);
+            if (children_.contains(pids[i]) || pids[i] == twin_) continue;
+            ::kill(pids[i], SIGKILL);
+            any = true;
         }
+        return any;
     }
 
     void reply(const ZygoteReply& message, os::Fd fd) {
@@ -156,14 +213,16 @@ private:
     }
 
     [[noreturn]] void leave() {
-        for (const auto& [pid, id] : children_) ::kill(pid, SIGKILL);
+        if (twin_ > 0) ::kill(twin_, SIGKILL);
+        for (const auto& [pid, child] : children_) ::kill(pid, SIGKILL);
         // Children first, then whatever they leave behind, until nothing is below this process.
-        while (!children_.empty()) {
+        orphans_left_ = true;
+        while (!children_.empty() || twin_ > 0 || orphans_left_) {
+            reap_children();
+            if (children_.empty() && twin_ <= 0 && !orphans_left_) break;
             pollfd entry{signals_.get(), POLLIN, 0};
             ::poll(&entry, 1, -1);
-            reap_children();
         }
-        kill_orphans();
         ::_exit(0);
     }
 
@@ -172,13 +231,19 @@ private:
     os::Fd signals_;
     sigset_t original_mask_{};
     std::unordered_map<int, sighandler_t> previous_;
-    std::unordered_map<pid_t, std::uint64_t> children_;
+    struct Child {
+        std::uint64_t id = 0;
+        int error = 0;    // why the parent is to think that it was never born
+    };
+    std::unordered_map<pid_t, Child> children_;
     struct Outgoing {
         ZygoteReply message;
         os::Fd fd;
     };
     std::deque<Outgoing> outgoing_;
     bool leave_when_empty_ = false;
+    bool orphans_left_ = false;    // some were killed and not yet reaped
+    pid_t twin_ = 0;               // 0: none yet; kNoTwin: none can be made
 };
 
 }    // namespace

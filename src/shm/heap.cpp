@@ -67,7 +67,8 @@ Offset Heap::allocate(std::size_t bytes) {
 }
 
 void Heap::free(Offset block, std::size_t bytes) noexcept {
-    if (block == 0) return;
+    // A forked child that drops copies of its parent's objects must not hand their memory out again.
+    if (block == 0 || !Region::instance().owns(block)) return;
     bytes = std::max(bytes, kUnit);
     const std::lock_guard guard(mutex_);
     if (bytes > kSlab) {
@@ -88,7 +89,7 @@ Offset Heap::allocate_range(std::size_t bytes) {
         const Offset extents = Region::instance().claim_extents(size);
         if (extents == 0) return 0;
         held_ += size;
-        free_range(extents, size);
+        insert_range(extents, size);    // however big: it is taken at once
         fit = ranges_by_size_.lower_bound({bytes, 0});
     }
     const auto [size, begin] = *fit;
@@ -103,6 +104,11 @@ Offset Heap::allocate_range(std::size_t bytes) {
 }
 
 void Heap::free_range(Offset begin, std::size_t bytes) {
+    const auto [merged, size] = insert_range(begin, bytes);
+    if (idle_ > kKeep) trim(merged, size);
+}
+
+std::pair<Offset, std::size_t> Heap::insert_range(Offset begin, std::size_t bytes) {
     idle_ += bytes;
     auto next = free_ranges_.lower_bound(begin);
     if (next != free_ranges_.end() && next->first == begin + bytes) {
@@ -121,11 +127,11 @@ void Heap::free_range(Offset begin, std::size_t bytes) {
     }
     free_ranges_.emplace(begin, bytes);
     ranges_by_size_.emplace(bytes, begin);
-    if (idle_ > kKeep) trim(begin, bytes);
+    return {begin, bytes};
 }
 
 void Heap::trim(Offset begin, std::size_t bytes) {
-    const Offset origin = Region::instance().header().extents_begin;
+    const Offset origin = Region::instance().extents_begin();
     const Offset first = origin + round_up(begin - origin, kExtentSize);
     const Offset last = origin + (begin + bytes - origin) / kExtentSize * kExtentSize;
     if (first >= last) return;

@@ -51,6 +51,7 @@ private:
 
     Offset allocate_range(std::size_t bytes);
     void free_range(Offset begin, std::size_t bytes);
+    std::pair<Offset, std::size_t> insert_range(Offset begin, std::size_t bytes);
     void trim(Offset begin, std::size_t bytes);
 
     mutable std::mutex mutex_;

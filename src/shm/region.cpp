@@ -51,7 +51,8 @@ Region& Region::instance() {
             the_region.store(region, std::memory_order_release);
             return *region;
         } catch (const std::system_error& error) {
-            if (size / 4 >= kSmallest && (error.code().value() == ENOMEM || error.code().value() == EFBIG)) continue;
+            const int code = error.code().value();
+            if (size / 4 >= kSmallest && (code == ENOMEM || code == EFBIG || code == EINVAL)) continue;
             throw StartError(std::string("shared memory can't be reserved (") + error.what() +
                              "): raise the limits on address space (ulimit -v) or open files (ulimit -n)");
         }
@@ -74,7 +75,9 @@ Region::Region(os::Fd fd, bool create) : fd_(std::move(fd)) {
     mapping_ = os::map_shared(fd_, size);
     base_ = mapping_.data();
     if (create) create_geometry(size);
-    if (header().magic != kMagic || header().size != size) throw StartError("this is not a region of shared memory");
+    const RegionHeader& h = header();
+    if (h.magic != kMagic || h.size != size) throw StartError("this is not a region of shared memory");
+    geometry_ = {h.homes_begin, h.home_size, h.extents_begin, h.extent_count};
 #ifdef MULTIHULL_FAILPOINTS
     os::kill_points = &header().kill_points;
 #endif
@@ -93,16 +96,24 @@ void Region::create_geometry(std::size_t size) {
 }
 
 bool Region::in_extents(Offset offset, std::uint64_t size) const noexcept {
-    const RegionHeader& h = header();
-    const std::uint64_t begin = h.extents_begin;
-    const std::uint64_t end = begin + std::uint64_t{h.extent_count} * kExtentSize;
+    const std::uint64_t begin = geometry_.extents_begin;
+    const std::uint64_t end = begin + std::uint64_t{geometry_.extent_count} * kExtentSize;
     return offset >= begin && offset <= end && size <= end - offset;
 }
 
+bool Region::owns(Offset place) const noexcept {
+    const std::uint32_t number = number_.load(std::memory_order_relaxed);
+    return number != 0 && owner_of(place) == number;
+}
+
+std::uint32_t Region::owner_of(Offset place) const noexcept {
+    if (!in_extents(place, 1)) return 0;
+    const std::uint64_t extent = (place - geometry_.extents_begin) / kExtentSize;
+    return header().extents[extent].load(std::memory_order_relaxed);
+}
+
+// Without a lock, which a thread could hold while another forks.
 std::uint32_t Region::own_number() noexcept {
-    if (const std::uint32_t number = number_.load(std::memory_order_relaxed)) return number;
-    static std::mutex claiming;
-    const std::lock_guard guard(claiming);
     if (const std::uint32_t number = number_.load(std::memory_order_relaxed)) return number;
     const auto pid = static_cast<std::uint32_t>(::getpid());
     for (int round = 0; round < 2; ++round) {
@@ -110,8 +121,10 @@ std::uint32_t Region::own_number() noexcept {
             std::uint32_t nobody = 0;
             if (header().processes[i].load(std::memory_order_relaxed) == 0 &&
                 header().processes[i].compare_exchange_strong(nobody, pid, std::memory_order_acq_rel)) {
-                number_.store(i + 1, std::memory_order_relaxed);
-                return i + 1;
+                std::uint32_t none = 0;
+                if (number_.compare_exchange_strong(none, i + 1, std::memory_order_relaxed)) return i + 1;
+                header().processes[i].store(0, std::memory_order_release);    // another thread was quicker
+                return none;
             }
         }
         sweep_dead();
@@ -128,33 +141,36 @@ std::uint32_t Region::number_of(pid_t pid) const noexcept {
 
 Offset Region::claim_home() {
     const std::uint32_t number = own_number();
-    if (number != 0) {
+    for (int round = 0; round < 2 && number != 0; ++round) {
         for (const std::uint32_t wanted : {0U, kAbandonedHome}) {
             for (std::uint32_t i = 0; i < kHomes; ++i) {
                 std::uint32_t owner = wanted;
                 if (header().homes[i].load(std::memory_order_relaxed) == wanted &&
                     header().homes[i].compare_exchange_strong(owner, number, std::memory_order_acq_rel)) {
-                    return header().homes_begin + std::uint64_t{i} * header().home_size;
+                    // Those who still looked at an abandoned one may have written to it.
+                    if (wanted == kAbandonedHome) os::punch_hole(at(home_offset(i)), geometry_.home_size);
+                    return home_offset(i);
                 }
             }
         }
+        sweep_dead();
     }
     throw StartError("128 pools exist at once in this family of processes: destroy one before making another");
 }
 
 void Region::release_home(Offset home) noexcept {
-    const std::uint64_t index = (home - header().homes_begin) / header().home_size;
-    os::punch_hole(at(home), header().home_size);
+    const std::uint64_t index = (home - geometry_.homes_begin) / geometry_.home_size;
+    os::punch_hole(at(home), geometry_.home_size);
     header().homes[index].store(0, std::memory_order_release);
 }
 
 Offset Region::claim_extents(std::size_t bytes) noexcept {
     const std::uint32_t number = own_number();
     const std::size_t count = (bytes + kExtentSize - 1) / kExtentSize;
-    if (number == 0 || count == 0 || count > header().extent_count) return 0;
+    if (number == 0 || count == 0 || count > geometry_.extent_count) return 0;
     auto* extents = header().extents;
     for (int round = 0; round < 2; ++round) {
-        for (std::uint32_t begin = 0; begin + count <= header().extent_count;) {
+        for (std::uint32_t begin = 0; begin + count <= geometry_.extent_count;) {
             std::uint32_t claimed = 0;
             while (claimed < count) {
                 std::uint32_t nobody = 0;
@@ -163,10 +179,6 @@ Offset Region::claim_extents(std::size_t bytes) noexcept {
                 ++claimed;
             }
             if (claimed == count) {
-                const auto end = static_cast<std::uint32_t>(begin + count);
-                std::uint32_t used = header().extents_used.load(std::memory_order_relaxed);
-                while (used < end &&
-                       !header().extents_used.compare_exchange_weak(used, end, std::memory_order_acq_rel)) {}
                 return extent_offset(begin);
             }
             for (std::uint32_t i = 0; i < claimed; ++i) extents[begin + i].store(0, std::memory_order_release);
@@ -178,7 +190,7 @@ Offset Region::claim_extents(std::size_t bytes) noexcept {
 }
 
 void Region::release_extents(Offset first, std::size_t bytes) noexcept {
-    const auto begin = static_cast<std::uint32_t>((first - header().extents_begin) / kExtentSize);
+    const auto begin = static_cast<std::uint32_t>((first - geometry_.extents_begin) / kExtentSize);
     const auto count = static_cast<std::uint32_t>((bytes + kExtentSize - 1) / kExtentSize);
     os::punch_hole(at(first), std::size_t{count} * kExtentSize);
     for (std::uint32_t i = 0; i < count; ++i) header().extents[begin + i].store(0, std::memory_order_release);
@@ -189,8 +201,7 @@ void Region::mark_dead(std::uint32_t number) noexcept {
 }
 
 void Region::release_owned(std::uint32_t number) noexcept {
-    // A claim in progress when its owner died may lie past extents_used: it has touched nothing, but its word must go.
-    const std::uint32_t end = header().extent_count;
+    const std::uint32_t end = geometry_.extent_count;
     for (std::uint32_t i = 0; i < end; ++i) {
         if (header().extents[i].load(std::memory_order_relaxed) != number) continue;
         os::punch_hole(at(extent_offset(i)), kExtentSize);
@@ -198,7 +209,7 @@ void Region::release_owned(std::uint32_t number) noexcept {
     }
     for (std::uint32_t i = 0; i < kHomes; ++i) {
         if (header().homes[i].load(std::memory_order_relaxed) != number) continue;
-        os::punch_hole(at(header().homes_begin + std::uint64_t{i} * header().home_size), header().home_size);
+        os::punch_hole(at(home_offset(i)), geometry_.home_size);
         header().homes[i].store(kAbandonedHome, std::memory_order_release);
     }
     header().processes[number - 1].store(0, std::memory_order_release);

@@ -11,6 +11,8 @@
 //     number by compare-and-swap, made by that process for itself, and back to 0 by the owner, or by the one process that
 //     found the owner dead.
 // (3) A process's number is the index of its pid in `processes`, plus one.
+// (4) Where things lie is read from the header once, when a process maps the region: what a process gone wild writes there later
+//     moves nobody's bounds.
 #pragma once
 
 #include "os/fault.hpp"
@@ -41,8 +43,6 @@ struct RegionHeader {
     std::uint32_t extent_count;
     std::uint64_t extents_begin;    ///< Offset of the first extent: memory for arguments, arrays and results.
     os::KillPoints kill_points;
-    std::atomic<std::uint32_t>
-        extents_used;    ///< One past the highest extent ever claimed, so that sweeps stay short.
     std::atomic<std::uint64_t> modules[kMaxModules];    ///< Build-ids (hashed) of the modules that tokens speak of.
     std::atomic<std::uint32_t> processes[kMaxProcesses];
     std::atomic<std::uint32_t> homes[kHomes];
@@ -77,7 +77,8 @@ public:
 
     RegionHeader& header() const noexcept { return *reinterpret_cast<RegionHeader*>(base_); }
     int fd() const noexcept { return fd_.get(); }
-    std::size_t home_size() const noexcept { return header().home_size; }
+    std::size_t home_size() const noexcept { return geometry_.home_size; }
+    Offset extents_begin() const noexcept { return geometry_.extents_begin; }
 
     /// Claims a home; it reads as zeros. Throws StartError when all are in use.
     Offset claim_home();
@@ -86,6 +87,10 @@ public:
     /// Claims a run of whole extents of at least `bytes`, which read as zeros; 0 when there is none.
     Offset claim_extents(std::size_t bytes) noexcept;
     void release_extents(Offset first, std::size_t bytes) noexcept;
+    /// Whether the extent around a place belongs to this process: false for what a forked child knows of its parent's.
+    bool owns(Offset place) const noexcept;
+    /// The number of the process that owns the extent around a place; 0 for nobody, and outside of the extents.
+    std::uint32_t owner_of(Offset place) const noexcept;
 
     /// The number of this process, claimed on first use; 0 when the table is full.
     std::uint32_t own_number() noexcept;
@@ -101,15 +106,26 @@ public:
     void after_fork() noexcept { number_ = 0; }
 
 private:
+    struct Geometry {
+        Offset homes_begin = 0;
+        std::uint64_t home_size = 0;
+        Offset extents_begin = 0;
+        std::uint32_t extent_count = 0;
+    };
+
     Region(os::Fd fd, bool create);
     void create_geometry(std::size_t size);
     Offset extent_offset(std::uint32_t index) const noexcept {
-        return header().extents_begin + std::uint64_t{index} * kExtentSize;
+        return geometry_.extents_begin + std::uint64_t{index} * kExtentSize;
+    }
+    Offset home_offset(std::uint32_t index) const noexcept {
+        return geometry_.homes_begin + std::uint64_t{index} * geometry_.home_size;
     }
 
     os::Fd fd_;
     os::Mapping mapping_;
     std::byte* base_ = nullptr;
+    Geometry geometry_;
     std::atomic<std::uint32_t> number_{0};
 };
 

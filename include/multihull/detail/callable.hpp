@@ -100,7 +100,9 @@ struct ParametersOf<F, Args...> {
 // Gives a travelled value to its parameter: views look at it, everything else takes it.
 template <class P, class H>
 decltype(auto) pass(H& holder) {
-    if constexpr (std::is_lvalue_reference_v<P> || !std::is_same_v<std::decay_t<P>, H>) {
+    if constexpr (std::is_same_v<std::decay_t<P>, const char*>) {
+        return holder.c_str();
+    } else if constexpr (std::is_lvalue_reference_v<P> || !std::is_same_v<std::decay_t<P>, H>) {
         return static_cast<H&>(holder);
     } else {
         return static_cast<H&&>(holder);
@@ -156,8 +158,10 @@ struct CallThunk {
         auto holders = decode<typename I::Holders>(reader);
         if constexpr (std::is_void_v<typename I::Result>) {
             I::call(function, holders);
+            context.returned();
         } else {
             const auto& result = I::call(function, holders);
+            context.returned();
             encode(context.result(), result);
         }
     }

@@ -34,6 +34,8 @@ public:
     virtual void read(std::uint32_t task, ReadResult read, void* out) = 0;
     /// Keeps a waiting task from starting, or ends one that runs; false when it has ended already.
     virtual bool cancel(std::uint32_t task) = 0;
+    /// Keeps a waiting task from starting; one that runs is left alone.
+    virtual void abandon(std::uint32_t) {}
     /// Calls back once when the task has ended: at once when it has.
     virtual void on_done(std::uint32_t task, std::function<void()> callback) = 0;
     virtual void retain(std::uint32_t task) noexcept = 0;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <multihull/detail/completion.hpp>
+#include <multihull/detail/fork_guard.hpp>
 #include <multihull/pool_options.hpp>
 
 #include <atomic>
@@ -118,6 +119,8 @@ public:
             progress_->store((index + 1) << 1, std::memory_order_release);
         }
     }
+    /// Says that the function has returned; its result is not yet stored.
+    void returned() const noexcept { guard_.check(); }
     /// Gives room for an element's encoded result; finish_cell() publishes it.
     virtual Writer& begin_cell() = 0;
     virtual void finish_cell(std::uint64_t index) = 0;
@@ -137,6 +140,7 @@ protected:
     const std::byte* input_ = nullptr;
     std::byte* output_ = nullptr;
     std::uint64_t count_ = 0;
+    ForkGuard guard_;
 };
 
 void close_engine(Engine& engine);

@@ -91,21 +91,17 @@ public:
     ~Imap() override {
         // Nobody will read them: what has not started need not start.
         for (auto& [id, unit] : units_) {
-            try {
-                unit.completion->cancel(unit.task);
-            } catch (...) {
-                // The pool may have been closed under it; there is nothing to cancel then.
-            }
+            unit.completion->abandon(unit.task);
         }
     }
 
     std::optional<Value> next() override {
-        if (!begun_) {
-            begun_ = true;
-            iterator_.emplace(std::ranges::begin(view_));
+        if (!input_ended_) fill();
+        if (units_.empty()) {
+            // Where the input ended in a failure, that comes in its place: behind what came before it.
+            if (auto why = std::exchange(input_failure_, nullptr)) std::rethrow_exception(std::move(why));
+            return std::nullopt;
         }
-        fill();
-        if (units_.empty()) return std::nullopt;
         const auto place = current_unit();
         ImapUnit& unit = place->second;
         unit.completion->wait(unit.task, kNoDeadline);
@@ -126,7 +122,17 @@ private:
     using Units = std::vector<std::pair<std::uint64_t, ImapUnit>>;
 
     void fill() {
-        while (units_.size() < window_ && *iterator_ != std::ranges::end(view_)) {
+        try {
+            submit_until_full();
+        } catch (...) {
+            input_failure_ = std::current_exception();
+            input_ended_ = true;
+        }
+    }
+
+    void submit_until_full() {
+        if (!iterator_) iterator_.emplace(std::ranges::begin(view_));
+        while (!input_ended_ && units_.size() < window_ && *iterator_ != std::ranges::end(view_)) {
             ImapUnit unit = chunk_ == 1 ? submit_one() : submit_chunk();
             const std::uint64_t id = next_id_++;
             if constexpr (!kOrdered) {
@@ -152,8 +158,14 @@ private:
 
     ImapUnit submit_chunk() {
         std::vector<In> inputs;
-        for (; inputs.size() < chunk_ && *iterator_ != std::ranges::end(view_); ++*iterator_) {
-            inputs.push_back(make_input<In, false>(**iterator_));
+        try {
+            for (; inputs.size() < chunk_ && *iterator_ != std::ranges::end(view_); ++*iterator_) {
+                inputs.push_back(make_input<In, false>(**iterator_));
+            }
+        } catch (...) {
+            if (inputs.empty()) throw;
+            input_failure_ = std::current_exception();
+            input_ended_ = true;
         }
         auto [completion, count] = start_map<false, true>(engine_, function_, inputs, options_, 1);
         return ImapUnit(std::move(completion), 0, count);
@@ -185,7 +197,8 @@ private:
     TaskOptions options_;
     const std::size_t chunk_;
     const std::size_t window_;
-    bool begun_ = false;
+    bool input_ended_ = false;    // by a failure
+    std::exception_ptr input_failure_;
     std::optional<std::ranges::iterator_t<View>> iterator_;
     Units units_;
     std::uint64_t next_id_ = 0;

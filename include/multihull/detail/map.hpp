@@ -100,16 +100,19 @@ struct MapThunk {
             In in = read_input<In, kKind>(input, count, i);
             if constexpr (std::is_void_v<Value>) {
                 Call::call(function, in);
+                map.returned();
                 if constexpr (kCells) {
                     map.begin_cell();
                     map.finish_cell(i);
                 }
             } else if constexpr (kCells) {
                 const auto& value = Call::call(function, in);
+                map.returned();
                 encode(map.begin_cell(), value);
                 map.finish_cell(i);
             } else {
                 const Value value = Call::call(function, in);
+                map.returned();
                 store(output + i * Call::kOutput, value);
             }
         }

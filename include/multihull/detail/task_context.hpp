@@ -2,6 +2,7 @@
 #pragma once
 
 #include <multihull/codec.hpp>
+#include <multihull/detail/fork_guard.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -19,6 +20,8 @@ public:
 
     Reader& arguments() noexcept { return arguments_; }
     Writer& result() noexcept { return result_; }
+    /// To be called when the function has returned, before anything is made of its result.
+    void returned() const noexcept { guard_.check(); }
     /// For a thunk that runs a part of a map.
     MapContext& map() noexcept { return *map_; }
     void set_map(MapContext* map) noexcept { map_ = map; }
@@ -27,6 +30,7 @@ private:
     Reader& arguments_;
     Writer& result_;
     MapContext* map_ = nullptr;
+    ForkGuard guard_;
 };
 
 }    // namespace multihull::detail

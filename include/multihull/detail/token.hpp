@@ -36,6 +36,9 @@ const void* code_of(Token token);
 /// The thunk's address here. Throws Error also when no such thunk is registered.
 Thunk thunk_of(Token token);
 
+/// Whether two addresses lie in the code of one module.
+bool same_module(std::uintptr_t a, std::uintptr_t b) noexcept;
+
 /// In a forked child: the parent's tables may be locked by a thread that does not exist here.
 void forget_tokens_after_fork() noexcept;
 

@@ -1,0 +1,113 @@
+// Anonymous shared memory and waiting on it.
+#include "os/clock.hpp"
+#include "os/futex.hpp"
+#include "os/memory.hpp"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+namespace {
+
+namespace os = multihull::os;
+
+TEST(MemoryTest, a_memfd_is_shared_with_those_who_map_it) {
+    const os::Fd fd = os::make_memfd("test", 8192);
+    const os::Mapping first = os::map_shared(fd, 8192);
+    const os::Mapping second = os::map_shared(fd, 8192);
+    std::memset(first.data(), 7, 8192);
+    EXPECT_EQ(std::memcmp(first.data(), second.data(), 8192), 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        second.data()[5] = std::byte{9};
+        ::_exit(0);
+    }
+    ::waitpid(child, nullptr, 0);
+    EXPECT_EQ(first.data()[5], std::byte{9});
+}
+
+TEST(MemoryTest, a_memfd_cannot_be_shrunk_under_its_users) {
+    const os::Fd fd = os::make_memfd("test", 8192);
+    EXPECT_NE(::ftruncate(fd.get(), 0), 0);
+    EXPECT_NE(::ftruncate(fd.get(), 4096), 0);
+    struct stat now {};
+    ASSERT_EQ(::fstat(fd.get(), &now), 0);
+    EXPECT_EQ(now.st_size, 8192);
+    EXPECT_TRUE((::fcntl(fd.get(), F_GETFD) & FD_CLOEXEC) != 0);
+}
+
+TEST(MemoryTest, a_mapping_moves_and_unmaps_itself) {
+    const os::Fd fd = os::make_memfd("test", 4096);
+    os::Mapping first = os::map_shared(fd, 4096);
+    std::byte* const place = first.data();
+    os::Mapping second = std::move(first);
+    EXPECT_FALSE(first);    // NOLINT: what a moved-from mapping is, is what is tested
+    EXPECT_EQ(second.data(), place);
+    second = os::map_shared(fd, 4096);
+    second.reset();
+    EXPECT_FALSE(second);
+    EXPECT_EQ(second.data(), nullptr);
+}
+
+TEST(MemoryTest, a_hole_reads_as_zeros_and_takes_no_memory) {
+    constexpr std::size_t kSize = std::size_t{4} << 20;
+    const os::Fd fd = os::make_memfd("test", kSize);
+    const os::Mapping mapping = os::map_shared(fd, kSize);
+    os::populate(mapping.data(), kSize);
+    std::memset(mapping.data(), 1, kSize);
+    struct stat full {};
+    ::fstat(fd.get(), &full);
+    os::punch_hole(mapping.data() + 4096, kSize / 2);
+    struct stat after {};
+    ::fstat(fd.get(), &after);
+    EXPECT_LT(after.st_blocks, full.st_blocks);
+    EXPECT_EQ(mapping.data()[4095], std::byte{1});
+    EXPECT_EQ(mapping.data()[4096], std::byte{0});
+    EXPECT_EQ(mapping.data()[4096 + kSize / 2 - 1], std::byte{0});
+    EXPECT_EQ(mapping.data()[4096 + kSize / 2], std::byte{1});
+}
+
+TEST(FutexTest, does_not_sleep_when_the_word_has_changed) {
+    const std::atomic<std::uint32_t> word{5};
+    EXPECT_TRUE(os::futex_wait(word, 4, os::kNever));
+}
+
+TEST(FutexTest, gives_up_at_its_deadline) {
+    const std::atomic<std::uint32_t> word{5};
+    EXPECT_FALSE(os::futex_wait(word, 5, os::now_ns()));
+    const std::int64_t deadline = os::now_ns() + 5'000'000;
+    while (os::futex_wait(word, 5, deadline)) {}
+    EXPECT_GE(os::now_ns(), deadline);
+}
+
+TEST(FutexTest, wakes_sleepers_across_processes) {
+    const os::Fd fd = os::make_memfd("test", 4096);
+    const os::Mapping mapping = os::map_shared(fd, 4096);
+    auto& word = *new (mapping.data()) std::atomic<std::uint32_t>(0);
+    std::vector<pid_t> children;
+    for (int i = 0; i < 4; ++i) {
+        children.push_back(::fork());
+        if (children.back() == 0) {
+            while (word.load() == 0) os::futex_wait(word, 0, os::kNever);
+            ::_exit(3);
+        }
+    }
+    word.store(1);
+    os::futex_wake_all(word);
+    for (const pid_t child : children) {
+        int status = 0;
+        ::waitpid(child, &status, 0);
+        EXPECT_EQ(WEXITSTATUS(status), 3);
+    }
+    os::futex_wake(word, 1);
+}
+
+}    // namespace
