@@ -59,6 +59,42 @@ public:
     using Error::Error;
 };
 
+/// A handle of a shared object that exists no more: nobody held it while the handle was on its way.
+class ObjectGone : public Error {
+public:
+    using Error::Error;
+};
+
+/// A Lock, a Semaphore or a Condition was used against its rules: given back by somebody who does not hold it, or taken twice.
+class SyncError : public Error {
+public:
+    using Error::Error;
+};
+
+/// A Barrier that will never open: a party died, or gave up, or somebody called abort().
+class BrokenBarrier : public Error {
+public:
+    using Error::Error;
+};
+
+/// A Queue was closed: nothing can be put any more, or everything that was put has been taken.
+class QueueClosed : public Error {
+public:
+    using Error::Error;
+};
+
+/// A Queue had no message for as long as the caller wanted to wait.
+class QueueEmpty : public WaitTimeout {
+public:
+    using WaitTimeout::WaitTimeout;
+};
+
+/// A Queue had no room for as long as the caller wanted to wait.
+class QueueFull : public WaitTimeout {
+public:
+    using WaitTimeout::WaitTimeout;
+};
+
 /// An exception of a type that cannot come back as itself: the type's name, its text, and the stack that threw it.
 class RemoteError : public Error {
 public:

@@ -5,10 +5,12 @@
 
 #include "codec/exceptions.hpp"
 
+#include <algorithm>
 #include <array>
 #include <future>
 #include <ios>
 #include <limits>
+#include <mutex>
 #include <new>
 #include <string>
 #include <unordered_map>
@@ -63,6 +65,24 @@ void Writer::attach(int descriptor) {
         throw_cannot_encode("it holds a file descriptor, and only bytes travel this way");
     }
     put(attachments_->put(descriptor));
+}
+
+bool Writer::keep(std::shared_ptr<const void> named) {
+    if (kept_ == nullptr) {
+        names_objects_ = true;
+        return false;
+    }
+    kept_->push_back(std::move(named));
+    return true;
+}
+
+bool Reader::takes_over(const std::shared_ptr<const void>& named) {
+    if (kept_ == nullptr) return consumes_;
+    static std::mutex reading;    // two threads may read one result
+    const std::lock_guard guard(reading);
+    if (std::find(kept_->begin(), kept_->end(), named) != kept_->end()) return false;
+    kept_->push_back(named);
+    return true;
 }
 
 int Reader::detach() {

@@ -24,8 +24,8 @@ bool futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, 
     return result == 0 || errno != ETIMEDOUT;
 }
 
-void futex_wake(const std::atomic<std::uint32_t>& word, int count) noexcept {
-    ::syscall(SYS_futex, &word, FUTEX_WAKE, count, nullptr, nullptr, 0);
+int futex_wake(const std::atomic<std::uint32_t>& word, int count) noexcept {
+    return static_cast<int>(::syscall(SYS_futex, &word, FUTEX_WAKE, count, nullptr, nullptr, 0));
 }
 
 void futex_wake_all(const std::atomic<std::uint32_t>& word) noexcept { futex_wake(word, INT_MAX); }

@@ -10,8 +10,8 @@ namespace multihull::os {
 /// False when the deadline has passed.
 bool futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, std::int64_t deadline_ns) noexcept;
 
-/// Wakes up to `count` sleepers on the word.
-void futex_wake(const std::atomic<std::uint32_t>& word, int count) noexcept;
+/// Wakes up to `count` sleepers on the word; answers how many there were.
+int futex_wake(const std::atomic<std::uint32_t>& word, int count) noexcept;
 void futex_wake_all(const std::atomic<std::uint32_t>& word) noexcept;
 
 /// A hint to the processor that this is a waiting loop.

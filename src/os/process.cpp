@@ -50,6 +50,14 @@ Fd open_pidfd(pid_t pid) {
     return fd;
 }
 
+bool is_running(pid_t id) noexcept {
+    if (::kill(id, 0) != 0 && errno == ESRCH) return false;
+    const Fd fd(static_cast<int>(::syscall(SYS_pidfd_open, id, 0)));
+    if (!fd) return errno != ESRCH;    // a thread that is not its process's first has no pidfd
+    pollfd entry{fd.get(), POLLIN, 0};
+    return ::poll(&entry, 1, 0) == 0;
+}
+
 bool signal_process(const Fd& pidfd, int signal) noexcept {
     return pidfd && ::syscall(SYS_pidfd_send_signal, pidfd.get(), signal, nullptr, 0) == 0;
 }

@@ -18,6 +18,8 @@ void flush_standard_streams() noexcept;
 pid_t fork_process() noexcept;
 
 Fd open_pidfd(pid_t pid);
+/// Whether a process, or a thread, with that id runs: false for one that has ended and waits to be reaped.
+bool is_running(pid_t id) noexcept;
 /// Sends a signal to exactly the process that the pidfd names; false when it is gone.
 bool signal_process(const Fd& pidfd, int signal) noexcept;
 

@@ -98,6 +98,7 @@ void Engine::put_initial_call(const Call& call, std::uint64_t& offset, std::uint
     if (!call) return;
     shm::HeapGrowth growth;
     Writer writer({}, growth);
+    writer.keep_in(kept_);
     writer.put(call.get()->token());
     call.get()->encode_to(writer);
     const std::size_t written = writer.size();
@@ -215,6 +216,7 @@ void Engine::recycle_slot(std::uint32_t task) noexcept {
     // Before a dead worker's memory is let go below: it may be another process's a moment later.
     if (record.map) record.map->release_results(record.part);
     record.map.reset();
+    record.kept.clear();
     record.in_use = false;
     shared.state.store((record.generation << task_state::kGenerationShift) | task_state::free,
                        std::memory_order_release);
@@ -279,12 +281,14 @@ std::uint32_t Engine::enqueue_new(Token token, CallBuffer* buffer, const void* i
         shared.result_offset = 0;
         shared.result_size = 0;
         shared.result_block = 0;
+        shared.result_names_objects = 0;
         shared.arguments_offset = 0;
         if (buffer == nullptr) {
             std::memcpy(shared.arguments, inline_arguments, inline_size);
             shared.arguments_size = inline_size;
         } else {
             shared.arguments_size = buffer->writer_.size();
+            if (!buffer->kept_.empty()) record.kept = std::move(buffer->kept_);
             if (buffer->room_.block != 0) {
                 record.block = std::exchange(buffer->room_.block, 0);
                 record.block_size = buffer->room_.size;
@@ -454,6 +458,10 @@ std::exception_ptr Engine::failure(std::uint32_t task) {
 void Engine::read(std::uint32_t task, ReadResult reader_of, void* out) {
     if (auto why = failure(task)) std::rethrow_exception(std::move(why));
     Reader reader(result_bytes(slot(task)));
+    if (slot(task).result_names_objects != 0) {
+        const std::lock_guard guard(mutex_);
+        reader.keep_in(records_[task].kept);    // stays where it is while the caller retains the task
+    }
     ResultSource source;
     source.reader = &reader;
     reader_of(source, out);
@@ -616,7 +624,7 @@ void Engine::fail_everything(const std::exception_ptr& why) {
 
 // The interface of templates.
 
-CallBuffer::CallBuffer() : writer_(first_, room_) {}
+CallBuffer::CallBuffer() : writer_(first_, room_) { writer_.keep_in(kept_); }
 CallBuffer::~CallBuffer() = default;
 
 CallBuffer::Room::~Room() {
@@ -639,17 +647,29 @@ SharedBlock::SharedBlock(std::size_t size) : offset_(shm::Heap::instance().alloc
 }
 
 SharedBlock SharedBlock::take(CallBuffer& buffer) {
-    if (buffer.room_.block != 0) return adopt(std::exchange(buffer.room_.block, 0), buffer.room_.size);
+    if (buffer.room_.block != 0) {
+        SharedBlock block = adopt(std::exchange(buffer.room_.block, 0), buffer.room_.size);
+        block.kept_ = std::move(buffer.kept_);
+        return block;
+    }
     SharedBlock block(std::max<std::size_t>(buffer.writer_.size(), 1));
     if (buffer.writer_.size() != 0) std::memcpy(block.data(), buffer.writer_.bytes().data(), buffer.writer_.size());
+    block.kept_ = std::move(buffer.kept_);
     return block;
 }
 
-SharedBlock::SharedBlock(SharedBlock&& other) noexcept : offset_(std::exchange(other.offset_, 0)), size_(other.size_) {}
+void SharedBlock::give_kept_to(CallBuffer& call) {
+    call.kept_.insert(call.kept_.end(), std::make_move_iterator(kept_.begin()), std::make_move_iterator(kept_.end()));
+    kept_.clear();
+}
+
+SharedBlock::SharedBlock(SharedBlock&& other) noexcept
+    : offset_(std::exchange(other.offset_, 0)), size_(other.size_), kept_(std::move(other.kept_)) {}
 
 SharedBlock& SharedBlock::operator=(SharedBlock&& other) noexcept {
     std::swap(offset_, other.offset_);
     std::swap(size_, other.size_);
+    std::swap(kept_, other.kept_);
     return *this;
 }
 

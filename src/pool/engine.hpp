@@ -107,6 +107,7 @@ private:
         std::uint32_t attempts_left = 0;
         RetryOn retry_on = RetryOn::nothing;
         std::uint64_t block = 0;    // of its arguments, in this process's heap
+        std::vector<std::shared_ptr<const void>> kept;    // what arguments or result name: alive as long as the record
         std::size_t block_size = 0;
         std::exception_ptr lost;
         std::vector<std::function<void()>> callbacks;
@@ -197,6 +198,7 @@ private:
     mutable std::mutex mutex_;
     std::condition_variable changed_;
     std::deque<Record> records_;
+    std::vector<std::shared_ptr<const void>> kept_;    // what initializer and exit function name
     std::vector<std::uint32_t> free_;
     std::deque<std::uint32_t> abandoned_;    // tasks that nobody refers to and that may not have ended
     std::size_t live_ = 0;                   // slots in use

@@ -62,7 +62,7 @@ struct alignas(64) TaskSlot {
     std::uint64_t result_offset;    ///< 0: it is in `result`.
     std::uint64_t result_size;
     std::uint64_t result_block;    ///< The block that the parent gives back; 0 for none.
-    std::uint64_t reserved_too;
+    std::uint64_t result_names_objects;    ///< Not 0: the result holds handles, which wait for their first reader.
     std::byte result[kInlineResult];
 };
 static_assert(sizeof(TaskSlot) == 256);

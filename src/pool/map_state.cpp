@@ -27,6 +27,7 @@ std::shared_ptr<MapState> MapState::start(std::shared_ptr<Engine> engine, CallBu
 
 MapState::MapState(std::shared_ptr<Engine> engine, CallBuffer& call, MapPlan plan, const TaskOptions* options)
     : engine_(engine.get()), keep_(std::move(engine)), plan_(plan) {
+    kept_ = std::move(call.kept_);
     if (plan.input_offset != 0) input_ = SharedBlock::adopt(plan.input_offset, plan.input_capacity);
     const PoolOptions& defaults = engine_->options_;
     retries_ = options != nullptr ? options->retries.value_or(defaults.retries) : defaults.retries;
@@ -214,7 +215,7 @@ Reader MapState::element(std::uint64_t index) const {
         Reader reader(bytes);
         std::rethrow_exception(decode_exception(reader));
     }
-    return Reader(bytes);
+    return Reader(bytes, kept_);
 }
 
 bool MapState::cancel(std::uint32_t) {

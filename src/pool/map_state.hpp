@@ -78,6 +78,7 @@ private:
     SharedBlock input_;
     SharedBlock control_;    // header, parts, claims, the encoded function
     std::optional<SharedBlock> output_;
+    mutable std::vector<std::shared_ptr<const void>> kept_;    // what inputs and results name
     std::uint64_t parts_offset_ = 0;
     std::uint64_t claims_offset_ = 0;
     std::uint32_t claim_capacity_ = 0;

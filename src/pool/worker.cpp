@@ -219,6 +219,7 @@ private:
         const shm::Offset block = growth.take();
         shared.result_block = block;
         shared.result_size = writer.size();
+        shared.result_names_objects = writer.names_objects() ? 1 : 0;
         shared.result_offset = block == 0 ? 0 : shm::Region::instance().offset_of(writer.bytes().data());
     }
 

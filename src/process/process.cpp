@@ -109,6 +109,10 @@ void child_entry(const detail::ZygoteRequest& request, std::vector<os::Fd>&) {
     run_child(reader, name, static_cast<pid_t>(request.parent_pid), parent_name);
 }
 
+void bury(pid_t pid) {
+    if (pid != 0 && shm::Region::exists()) shm::Region::instance().bury(pid);
+}
+
 }    // namespace
 
 struct Process::State {
@@ -133,6 +137,8 @@ struct Process::State {
             changed.notify_all();
         }
         void on_died(int status) override {
+            // First: whoever is told of the death finds what it held made right.
+            bury(pid);
             const std::lock_guard guard(mutex);
             if (pid == 0) start_error = EMFILE;
             code = status;
@@ -142,6 +148,7 @@ struct Process::State {
 
     ProcessOptions options;
     std::unique_ptr<detail::CallBase> call;
+    std::vector<std::shared_ptr<const void>> kept;    // what the call names, for as long as the child may not have read it
     std::shared_ptr<Child> child = std::make_shared<Child>();
     std::uint32_t generation = detail::fork_generation();
     bool started = false;
@@ -152,7 +159,8 @@ struct Process::State {
 
     bool ours() const noexcept { return generation == detail::fork_generation(); }
 
-    detail::Writer& write_call(detail::Writer& writer) const {
+    detail::Writer& write_call(detail::Writer& writer) {
+        writer.keep_in(kept);
         Preamble preamble{};
         preamble.token = call->token();
         preamble.memory = options.limits.memory;
@@ -346,9 +354,11 @@ std::optional<int> Process::State::poll(bool block, std::int64_t deadline) {
     const std::lock_guard guard(child->mutex);
     if (child->code) return child->code;
     if (const auto status = os::reap(child->pidfd, false)) {
+        bury(child->pid);
         child->code = status->code;
     } else if (os::wait_readable(child->pidfd.get(), 0)) {
         // Ended, but somebody else reaped it (the program ignores SIGCHLD, or calls waitpid(-1)): its status is lost.
+        bury(child->pid);
         child->code = 255;
     }
     return child->code;

@@ -3,6 +3,7 @@
 #include "os/process.hpp"
 #include "process/supervisor.hpp"
 #include "shm/heap.hpp"
+#include "shm/objects.hpp"
 #include "shm/region.hpp"
 
 #include <multihull/detail/fork_guard.hpp>
@@ -87,6 +88,7 @@ void set_self(ProcessInfo self, ProcessInfo parent) {
 }
 
 void leave_child(int status) noexcept {
+    shm::leave_objects();
     os::flush_standard_streams();
     ::_exit(status);
 }

@@ -291,6 +291,11 @@ void Zygote::handle(const ZygoteReply& reply, std::vector<os::Fd>& fds) {
     }
 }
 
+// A zygote has a copy of every handle that its program had.
+static void bury(pid_t pid) {
+    if (pid != 0 && shm::Region::exists()) shm::Region::instance().bury(pid);
+}
+
 void Zygote::on_zygote_ended() {
     std::unordered_map<std::uint64_t, Child> orphans;
     os::Fd former;
@@ -301,6 +306,7 @@ void Zygote::on_zygote_ended() {
         orphans.swap(children_);
         os::reap(pidfd_, false);
         former = std::move(pidfd_);
+        bury(pid_);
         if (twin_pidfd_ && !os::wait_readable(twin_pidfd_.get(), 0)) {
             pidfd_ = std::move(twin_pidfd_);
             pid_ = twin_pid_;
@@ -312,6 +318,7 @@ void Zygote::on_zygote_ended() {
                 send(request, {});
             }
         } else {
+            bury(twin_pid_);
             ended_ = true;
             changed_.notify_all();
         }

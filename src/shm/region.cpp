@@ -1,5 +1,11 @@
 #include "shm/region.hpp"
 
+#include "os/clock.hpp"
+#include "os/futex.hpp"
+#include "os/process.hpp"
+#include "shm/object_layout.hpp"
+#include "shm/robust_lock.hpp"
+
 #include <multihull/error.hpp>
 
 #include <algorithm>
@@ -31,6 +37,32 @@ constexpr std::size_t kFirstTry = kLargest;
 #else
 constexpr std::size_t kFirstTry = kLargest;
 #endif
+
+// Held while a process recovers for a dead one, or frees a number: a number is not given to another process under the hands of
+// somebody who takes it for a dead one's. By thread id and not by number, because it is needed when no number is left.
+class RecoveryLock {
+public:
+    explicit RecoveryLock(std::atomic<std::uint32_t>& word) noexcept : word_(word) {
+        const auto self = static_cast<std::uint32_t>(::gettid());
+        for (std::uint32_t holder = 0; !word_.compare_exchange_strong(holder, self, std::memory_order_acq_rel);) {
+            // A dead holder's work is done again by whoever comes next: every recovery may run twice.
+            if (!os::is_running(static_cast<pid_t>(holder))) continue;
+            os::futex_wait(word_, holder, os::now_ns() + kLook);
+            holder = 0;
+        }
+    }
+    ~RecoveryLock() {
+        word_.store(0, std::memory_order_release);
+        os::futex_wake(word_, 1);
+    }
+    RecoveryLock(const RecoveryLock&) = delete;
+    RecoveryLock& operator=(const RecoveryLock&) = delete;
+
+private:
+    static constexpr std::int64_t kLook = 1'000'000;    // ns between two looks whether the holder lives
+
+    std::atomic<std::uint32_t>& word_;
+};
 
 constexpr std::size_t round_up(std::size_t value, std::size_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -78,6 +110,8 @@ Region::Region(os::Fd fd, bool create) : fd_(std::move(fd)) {
     const RegionHeader& h = header();
     if (h.magic != kMagic || h.size != size) throw StartError("this is not a region of shared memory");
     geometry_ = {h.homes_begin, h.home_size, h.extents_begin, h.extent_count};
+    objects_ = {h.small_objects_begin, h.large_objects_begin, h.ledger_begin, h.small_object_count,
+                h.large_object_count};
 #ifdef MULTIHULL_FAILPOINTS
     os::kill_points = &header().kill_points;
 #endif
@@ -87,8 +121,16 @@ void Region::create_geometry(std::size_t size) {
     RegionHeader& h = header();
     h.magic = kMagic;
     h.size = size;
-    const std::size_t begin = round_up(sizeof(RegionHeader), os::page_size());
-    h.home_size = (size - begin) / 2 / kHomes / os::page_size() * os::page_size();
+    const std::size_t page = os::page_size();
+    h.small_objects_begin = round_up(sizeof(RegionHeader), page);
+    h.small_object_count = static_cast<std::uint32_t>(std::min(kMostSmallObjects, size / 64 / kSmallObjectSize));
+    h.large_objects_begin =
+        round_up(h.small_objects_begin + std::size_t{h.small_object_count} * kSmallObjectSize, kLargeObjectSize);
+    h.large_object_count = static_cast<std::uint32_t>(std::min(kMostLargeObjects, size / 16 / kLargeObjectSize));
+    h.ledger_begin = h.large_objects_begin + std::size_t{h.large_object_count} * kLargeObjectSize;
+    const std::size_t row = ledger_row_size(h.small_object_count + h.large_object_count);
+    const std::size_t begin = round_up(h.ledger_begin + row * (kMaxProcesses + 1), page);
+    h.home_size = (size - begin) / 2 / kHomes / page * page;
     h.homes_begin = begin;
     h.extents_begin = round_up(begin + h.home_size * kHomes, kExtentSize);
     h.extent_count =
@@ -121,6 +163,8 @@ std::uint32_t Region::own_number() noexcept {
             std::uint32_t nobody = 0;
             if (header().processes[i].load(std::memory_order_relaxed) == 0 &&
                 header().processes[i].compare_exchange_strong(nobody, pid, std::memory_order_acq_rel)) {
+                std::uint32_t highest = header().process_high_water.load(std::memory_order_relaxed);
+                while (highest < i + 1 && !header().process_high_water.compare_exchange_weak(highest, i + 1)) {}
                 std::uint32_t none = 0;
                 if (number_.compare_exchange_strong(none, i + 1, std::memory_order_relaxed)) return i + 1;
                 header().processes[i].store(0, std::memory_order_release);    // another thread was quicker
@@ -164,8 +208,9 @@ void Region::release_home(Offset home) noexcept {
     header().homes[index].store(0, std::memory_order_release);
 }
 
-Offset Region::claim_extents(std::size_t bytes) noexcept {
-    const std::uint32_t number = own_number();
+Offset Region::claim_extents(std::size_t bytes) noexcept { return claim_extents_for(own_number(), bytes); }
+
+Offset Region::claim_extents_for(std::uint32_t number, std::size_t bytes) noexcept {
     const std::size_t count = (bytes + kExtentSize - 1) / kExtentSize;
     if (number == 0 || count == 0 || count > geometry_.extent_count) return 0;
     auto* extents = header().extents;
@@ -196,22 +241,81 @@ void Region::release_extents(Offset first, std::size_t bytes) noexcept {
     for (std::uint32_t i = 0; i < count; ++i) header().extents[begin + i].store(0, std::memory_order_release);
 }
 
-void Region::mark_dead(std::uint32_t number) noexcept {
-    header().processes[number - 1].store(kDeadProcess, std::memory_order_release);
-}
-
-void Region::release_owned(std::uint32_t number) noexcept {
-    const std::uint32_t end = geometry_.extent_count;
-    for (std::uint32_t i = 0; i < end; ++i) {
-        if (header().extents[i].load(std::memory_order_relaxed) != number) continue;
+void Region::release_extents_of(std::uint32_t owner) noexcept {
+    for (std::uint32_t i = 0; i < geometry_.extent_count; ++i) {
+        if (header().extents[i].load(std::memory_order_relaxed) != owner) continue;
         os::punch_hole(at(extent_offset(i)), kExtentSize);
         header().extents[i].store(0, std::memory_order_release);
     }
+}
+
+void Region::recover(std::uint32_t number) noexcept {
+    const RecoveryLock lock(header().recoverer);
+    recover_locked(number);
+}
+
+void Region::recover_locked(std::uint32_t number) noexcept {
+    if (const Recovery recovery = recovery_.load(std::memory_order_acquire)) recovery(number);
+}
+
+bool Region::is_alive(std::uint32_t number) const noexcept {
+    if (number == 0 || number > kMaxProcesses) return false;
+    const std::uint32_t pid = header().processes[number - 1].load(std::memory_order_acquire);
+    return pid != 0 && pid != kDeadProcess && os::is_running(static_cast<pid_t>(pid));
+}
+
+bool Region::recover_if_dead(std::uint32_t number, RobustLock* lock) noexcept {
+    if (number == 0 || is_alive(number)) return false;
+    if (header().recoverer.load(std::memory_order_relaxed) == static_cast<std::uint32_t>(::gettid())) {
+        // In the middle of a recovery this thread has come upon a lock that another dead process has left.
+        if (lock != nullptr) lock->recover(number);
+        return true;
+    }
+    const RecoveryLock recovery(header().recoverer);
+    // A number that was free may have been given to another meanwhile; and whoever was recovering is done, or dead.
+    if (is_alive(number)) return false;
+    if (number <= kMaxProcesses && header().processes[number - 1].load(std::memory_order_acquire) != 0) {
+        recover_locked(number);
+    }
+    if (lock != nullptr) lock->recover(number);
+    return true;
+}
+
+void Region::bury(pid_t pid) noexcept {
+    const std::uint32_t number = number_of(pid);
+    if (number == 0) return;
+    auto expected = static_cast<std::uint32_t>(pid);
+    if (!header().processes[number - 1].compare_exchange_strong(expected, kDeadProcess, std::memory_order_acq_rel)) {
+        return;
+    }
+    recover(number);
+    release_owned(number);
+}
+
+void Region::after_fork() noexcept {
+    const std::uint32_t number = number_.load(std::memory_order_relaxed);
+    // Another hook of this child may have been first, and have claimed a number already.
+    if (number != 0 &&
+        header().processes[number - 1].load(std::memory_order_relaxed) == static_cast<std::uint32_t>(::getpid())) {
+        return;
+    }
+    number_.store(0, std::memory_order_relaxed);
+}
+
+void Region::mark_dead(std::uint32_t number) noexcept {
+    header().processes[number - 1].store(kDeadProcess, std::memory_order_release);
+    recover(number);
+}
+
+void Region::release_owned(std::uint32_t number) noexcept {
+    if (header().processes[number - 1].load(std::memory_order_acquire) != kDeadProcess) mark_dead(number);
+    release_extents_of(number);
     for (std::uint32_t i = 0; i < kHomes; ++i) {
         if (header().homes[i].load(std::memory_order_relaxed) != number) continue;
         os::punch_hole(at(home_offset(i)), geometry_.home_size);
         header().homes[i].store(kAbandonedHome, std::memory_order_release);
     }
+    const RecoveryLock lock(header().recoverer);
     header().processes[number - 1].store(0, std::memory_order_release);
 }
 
@@ -219,9 +323,10 @@ void Region::sweep_dead() noexcept {
     for (std::uint32_t i = 0; i < kMaxProcesses; ++i) {
         std::uint32_t pid = header().processes[i].load(std::memory_order_acquire);
         if (pid == 0 || pid == kDeadProcess) continue;
-        if (::kill(static_cast<pid_t>(pid), 0) == 0 || errno != ESRCH) continue;
+        if (os::is_running(static_cast<pid_t>(pid))) continue;
         // One sweeper wins; the others see somebody else's mark and go on.
         if (header().processes[i].compare_exchange_strong(pid, kDeadProcess, std::memory_order_acq_rel)) {
+            recover(i + 1);
             release_owned(i + 1);
         }
     }

@@ -11,7 +11,8 @@
 //     number by compare-and-swap, made by that process for itself, and back to 0 by the owner, or by the one process that
 //     found the owner dead.
 // (3) A process's number is the index of its pid in `processes`, plus one.
-// (4) Where things lie is read from the header once, when a process maps the region: what a process gone wild writes there later
+// (4) An extent may also belong to a shared object (its index with kOfObject set), which outlives the process that claimed it.
+// (5) Where things lie is read from the header once, when a process maps the region: what a process gone wild writes there later
 //     moves nobody's bounds.
 #pragma once
 
@@ -26,10 +27,14 @@
 
 namespace multihull::shm {
 
+class RobustLock;
+
 /// A place in the region; 0 is nowhere (the header is there).
 using Offset = std::uint64_t;
 
-inline constexpr std::uint32_t kMaxProcesses = 8192;
+inline constexpr std::uint32_t kMaxProcesses = 8190;    // a number has 13 bits in the words that name owners
+/// The number under which the one process that recovers just now takes locks: it may have none of its own.
+inline constexpr std::uint32_t kRecoverer = 8191;
 inline constexpr std::uint32_t kHomes = 128;
 inline constexpr std::uint32_t kMaxExtents = 65536;
 inline constexpr std::uint32_t kMaxModules = 256;
@@ -38,11 +43,19 @@ inline constexpr std::size_t kExtentSize = std::size_t{8} << 20;
 struct RegionHeader {
     std::uint64_t magic;
     std::uint64_t size;
+    std::uint64_t small_objects_begin;    ///< Offset of the first of the small shared objects: see objects.hpp.
+    std::uint64_t large_objects_begin;
+    std::uint64_t ledger_begin;    ///< Offset of the bits that say which process holds which object.
+    std::uint32_t small_object_count;
+    std::uint32_t large_object_count;
     std::uint64_t homes_begin;    ///< Offset of the first home: control memory of one pool.
     std::uint64_t home_size;
     std::uint32_t extent_count;
     std::uint64_t extents_begin;    ///< Offset of the first extent: memory for arguments, arrays and results.
     os::KillPoints kill_points;
+    std::atomic<std::uint32_t> process_high_water;    ///< No number above this one was ever given.
+    std::atomic<std::uint32_t> free_hints[2];         ///< Where to look first for a free object, small and large.
+    std::atomic<std::uint32_t> recoverer;    ///< Pid of the process that recovers, or frees a number, just now.
     std::atomic<std::uint64_t> modules[kMaxModules];    ///< Build-ids (hashed) of the modules that tokens speak of.
     std::atomic<std::uint32_t> processes[kMaxProcesses];
     std::atomic<std::uint32_t> homes[kHomes];
@@ -53,6 +66,8 @@ struct RegionHeader {
 inline constexpr std::uint32_t kAbandonedHome = ~std::uint32_t{0};
 /// In `processes`: dead, but what it owned is still in use.
 inline constexpr std::uint32_t kDeadProcess = ~std::uint32_t{0};
+/// In `extents`: owned by the shared object whose index is in the other bits.
+inline constexpr std::uint32_t kOfObject = std::uint32_t{1} << 31;
 
 class Region {
 public:
@@ -86,6 +101,10 @@ public:
 
     /// Claims a run of whole extents of at least `bytes`, which read as zeros; 0 when there is none.
     Offset claim_extents(std::size_t bytes) noexcept;
+    /// The same for a shared object, whose index is in `owner` beside kOfObject.
+    Offset claim_extents_for(std::uint32_t owner, std::size_t bytes) noexcept;
+    /// Gives back every extent that stands under the owner.
+    void release_extents_of(std::uint32_t owner) noexcept;
     void release_extents(Offset first, std::size_t bytes) noexcept;
     /// Whether the extent around a place belongs to this process: false for what a forked child knows of its parent's.
     bool owns(Offset place) const noexcept;
@@ -96,6 +115,16 @@ public:
     std::uint32_t own_number() noexcept;
     /// The number of another process of the family; 0 when it never claimed one.
     std::uint32_t number_of(pid_t pid) const noexcept;
+    /// Whether a process with that number runs. A pid that was used again hides its dead predecessor.
+    bool is_alive(std::uint32_t number) const noexcept;
+    /// Recovers what a process held, if it is dead, and that lock, which it may have held without a handle; its number and its
+    /// extents wait for whoever reaps it. False while it lives.
+    bool recover_if_dead(std::uint32_t number, RobustLock* lock = nullptr) noexcept;
+    /// To be told when a child of this process has been reaped: recovers and releases what it held. Harmless when it was done before.
+    void bury(pid_t pid) noexcept;
+    /// What has to be made right when a process has died, before its number is given to another; may run twice for one death.
+    using Recovery = void (*)(std::uint32_t number);
+    void set_recovery(Recovery recovery) noexcept { recovery_.store(recovery, std::memory_order_release); }
     /// Keeps what a dead process owned until release_owned(), and frees its pid to be used by another process.
     void mark_dead(std::uint32_t number) noexcept;
     /// Releases every extent and home that stands under the number, and the number itself.
@@ -103,7 +132,16 @@ public:
     /// Releases what belongs to processes that no longer exist, wherever in the family they were.
     void sweep_dead() noexcept;
     /// Forgets who this process was: in the child, after a fork.
-    void after_fork() noexcept { number_ = 0; }
+    void after_fork() noexcept;
+
+    struct Objects {
+        Offset small_begin = 0;
+        Offset large_begin = 0;
+        Offset ledger_begin = 0;
+        std::uint32_t small_count = 0;
+        std::uint32_t large_count = 0;
+    };
+    const Objects& objects() const noexcept { return objects_; }
 
 private:
     struct Geometry {
@@ -114,6 +152,8 @@ private:
     };
 
     Region(os::Fd fd, bool create);
+    void recover(std::uint32_t number) noexcept;
+    void recover_locked(std::uint32_t number) noexcept;
     void create_geometry(std::size_t size);
     Offset extent_offset(std::uint32_t index) const noexcept {
         return geometry_.extents_begin + std::uint64_t{index} * kExtentSize;
@@ -126,6 +166,8 @@ private:
     os::Mapping mapping_;
     std::byte* base_ = nullptr;
     Geometry geometry_;
+    Objects objects_;
+    std::atomic<Recovery> recovery_{nullptr};
     std::atomic<std::uint32_t> number_{0};
 };
 

@@ -16,6 +16,7 @@
 #include <memory>
 #include <span>
 #include <type_traits>
+#include <vector>
 
 namespace multihull::detail {
 
@@ -155,6 +156,14 @@ public:
     /// Sends a file descriptor along; throws CodecError where only bytes travel.
     void attach(int descriptor);
 
+    /// Has what the bytes name (a Queue, a Lock) kept alive in the list, by a sender that outlasts every reader of the bytes. Without
+    /// one the bytes are a message: what they name waits for the one who reads them.
+    void keep_in(std::vector<std::shared_ptr<const void>>& list) noexcept { kept_ = &list; }
+    /// False where there is no such list.
+    bool keep(std::shared_ptr<const void> named);
+    /// Whether the bytes name something that waits for their reader.
+    bool names_objects() const noexcept { return names_objects_; }
+
 private:
     friend class EncodeScope;
     template <class Stream>
@@ -169,6 +178,8 @@ private:
     std::byte* end_;
     Growth* growth_;
     Attachments* attachments_;
+    std::vector<std::shared_ptr<const void>>* kept_ = nullptr;
+    bool names_objects_ = false;
     std::unique_ptr<SharedWritten, DeleteShared> shared_;
     class SpanOutputArchive* archive_ = nullptr;    // the one whose serialize() is running
     std::uint32_t depth_ = 0;
@@ -179,6 +190,10 @@ class Reader {
 public:
     explicit Reader(std::span<const std::byte> bytes, Attachments* attachments = nullptr) noexcept
         : at_(bytes.data()), end_(bytes.data() + bytes.size()), attachments_(attachments) {}
+    /// Of a message that may be read again while the list exists: see takes_over().
+    Reader(std::span<const std::byte> bytes, std::vector<std::shared_ptr<const void>>& list) noexcept : Reader(bytes) {
+        kept_ = &list;
+    }
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
 
@@ -224,6 +239,13 @@ public:
     /// Takes the next file descriptor that was sent along.
     int detach();
 
+    /// Says that the bytes are a message that is read once, and by this reader: see Writer::keep_in.
+    void consume() noexcept { consumes_ = true; }
+    /// Says that the bytes are a message that may be read again while the list exists.
+    void keep_in(std::vector<std::shared_ptr<const void>>& list) noexcept { kept_ = &list; }
+    /// Whether what the bytes name is now this reader's to keep, instead of waiting for it: the first time that the message is read.
+    bool takes_over(const std::shared_ptr<const void>& named);
+
 private:
     friend class DecodeScope;
     template <class Stream>
@@ -234,6 +256,8 @@ private:
     const std::byte* at_;
     const std::byte* end_;
     Attachments* attachments_;
+    bool consumes_ = false;
+    std::vector<std::shared_ptr<const void>>* kept_ = nullptr;
     std::unique_ptr<SharedRead, DeleteShared> shared_;
     class SpanInputArchive* archive_ = nullptr;    // the one whose serialize() is running
     std::uint32_t depth_ = 0;

@@ -9,10 +9,12 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 namespace multihull::detail {
 
 class Engine;
+class MapState;
 
 /// Takes the bytes of a call, in shared memory where they are many.
 class CallBuffer {
@@ -26,6 +28,7 @@ public:
 
 private:
     friend class Engine;
+    friend class MapState;
     friend class SharedBlock;
     static constexpr std::size_t kRoom = 96;
 
@@ -40,6 +43,7 @@ private:
     std::byte first_[kRoom];
     Room room_;
     Writer writer_;
+    std::vector<std::shared_ptr<const void>> kept_;    // what the call names, until the task has ended
 };
 
 std::shared_ptr<Engine> make_engine(PoolOptions options);
@@ -83,10 +87,13 @@ public:
     std::uint64_t offset() const noexcept { return offset_; }
     std::size_t size() const noexcept { return size_; }
     void release() noexcept { offset_ = 0; }
+    /// Hands on what the bytes name to the call that they are the inputs of.
+    void give_kept_to(CallBuffer& call);
 
 private:
     std::uint64_t offset_ = 0;
     std::size_t size_ = 0;
+    std::vector<std::shared_ptr<const void>> kept_;
 };
 
 /// What a map's results are read from, once all its parts have ended.

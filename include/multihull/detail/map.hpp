@@ -257,6 +257,7 @@ auto start_map(const std::shared_ptr<Engine>& engine, const F& function, Range&&
     plan.input_capacity = inputs.size();
     CallBuffer call;
     encode_callable(call.writer(), function);
+    inputs.give_kept_to(call);
     inputs.release();
     return std::pair(submit_map(engine, call, plan, &options), plan.count);
 }
