@@ -60,13 +60,6 @@ void Writer::make_room(std::size_t size) {
     end_ = begin_ + room.size();
 }
 
-void Writer::attach(int descriptor) {
-    if (attachments_ == nullptr) {
-        throw_cannot_encode("it holds a file descriptor, and only bytes travel this way");
-    }
-    put(attachments_->put(descriptor));
-}
-
 bool Writer::keep(std::shared_ptr<const void> named) {
     if (kept_ == nullptr) {
         names_objects_ = true;
@@ -83,14 +76,6 @@ bool Reader::takes_over(const std::shared_ptr<const void>& named) {
     if (std::find(kept_->begin(), kept_->end(), named) != kept_->end()) return false;
     kept_->push_back(named);
     return true;
-}
-
-int Reader::detach() {
-    const auto number = get<std::uint32_t>();
-    if (attachments_ == nullptr) {
-        throw_damaged("it names a file descriptor, and only bytes travel this way");
-    }
-    return attachments_->take(number);
 }
 
 void Reader::expect_end() const {

@@ -73,6 +73,9 @@ enum class KillPoint : std::uint32_t {
     block_loaned,
     block_freed,
     ring_grown,
+    descriptor_asked,
+    descriptor_kept,
+    descriptor_given,
     count_
 };
 

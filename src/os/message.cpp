@@ -8,21 +8,16 @@
 
 namespace multihull::os {
 
-namespace {
-
-constexpr std::size_t kMaxFds = 4;
-
-}    // namespace
-
 Sent send_message(const Fd& socket, std::span<const std::byte> bytes, std::span<const int> fds, bool block) noexcept {
     iovec part{const_cast<std::byte*>(bytes.data()), bytes.size()};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxFds)] = {};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxMessageFds)];
     msghdr message{};
     message.msg_iov = &part;
     message.msg_iovlen = 1;
     if (!fds.empty()) {
         message.msg_control = control;
         message.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
+        std::memset(control, 0, message.msg_controllen);
         cmsghdr* header = CMSG_FIRSTHDR(&message);
         header->cmsg_level = SOL_SOCKET;
         header->cmsg_type = SCM_RIGHTS;
@@ -43,7 +38,7 @@ Sent send_message(const Fd& socket, std::span<const std::byte> bytes, std::span<
 
 Received receive_message(const Fd& socket, std::span<std::byte> bytes, std::vector<Fd>& fds, bool block) {
     iovec part{bytes.data(), bytes.size()};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxFds)];
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxMessageFds)];
     msghdr message{};
     message.msg_iov = &part;
     message.msg_iovlen = 1;

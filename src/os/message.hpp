@@ -11,7 +11,10 @@ namespace multihull::os {
 
 enum class Sent { yes, would_block, gone };
 
-/// Sends one whole message with up to 4 descriptors.
+/// How many descriptors the kernel lets travel with one message.
+inline constexpr std::size_t kMaxMessageFds = 253;
+
+/// Sends one whole message with up to kMaxMessageFds descriptors.
 Sent send_message(const Fd& socket, std::span<const std::byte> bytes, std::span<const int> fds, bool block) noexcept;
 
 enum class Received { yes, would_block, gone };

@@ -5,6 +5,7 @@
 #include "os/process.hpp"
 #include "pool/map_state.hpp"
 #include "pool/worker.hpp"
+#include "process/exchange.hpp"
 #include "shm/growth.hpp"
 
 #include <multihull/log.hpp>
@@ -96,8 +97,18 @@ Engine::Engine(PoolOptions options)
 
 void Engine::put_initial_call(const Call& call, std::uint64_t& offset, std::uint64_t& size) {
     if (!call) return;
+    // Every worker reads it, those that are yet to be born too; a descriptor can be taken once.
+    class NoDescriptors final : public Attachments {
+    public:
+        DescriptorTicket put(int) override {
+            throw CodecError(
+                "a pool's initializer or exit function can't have a file descriptor or a connection as its argument: "
+                "every worker would need one; send one to each task, or open it in the worker");
+        }
+        int take(const DescriptorTicket&) override { throw_damaged("it names a file descriptor"); }
+    } none;
     shm::HeapGrowth growth;
-    Writer writer({}, growth);
+    Writer writer({}, growth, &none);
     writer.keep_in(kept_);
     writer.put(call.get()->token());
     call.get()->encode_to(writer);
@@ -132,6 +143,8 @@ void Engine::start() {
             own_zygote_ = true;
             break;
     }
+    keep_descriptors_of_family();
+    serve_descriptors();
     Supervisor::instance().add(shared_from_this());
     {
         const std::lock_guard guard(mutex_);
@@ -147,7 +160,9 @@ Engine::~Engine() {
         if (callback_thread_.joinable()) new std::thread(std::move(callback_thread_));
         return;
     }
-    for (Record& record : records_) {
+    for (std::uint32_t task = 0; task < records_.size(); ++task) {
+        const Record& record = records_[task];
+        if (record.in_use) forget_descriptors({home_.offset, descriptor_item(task, record.generation)});
         if (record.in_use && record.block != 0) shm::Heap::instance().free(record.block, record.block_size);
     }
     for (const Legacy& legacy : legacies_) shm::Region::instance().release_owned(legacy.number);
@@ -210,6 +225,7 @@ void Engine::recycle_slot(std::uint32_t task) noexcept {
         region.at<ResultBlock>(result_block)->released.store(1, std::memory_order_release);
     }
     shared.result_block = 0;
+    forget_descriptors({home_.offset, descriptor_item(task, record.generation)});
     if (record.block != 0) shm::Heap::instance().free(record.block, record.block_size);
     record.block = 0;
     record.lost = nullptr;
@@ -250,6 +266,9 @@ std::uint32_t Engine::enqueue_new(Token token, CallBuffer* buffer, const void* i
         retries = options->retries.value_or(retries);
         retry_on = options->retry_on.value_or(retry_on);
     }
+    // A descriptor can be taken once: by a second attempt it would be missed.
+    const bool with_descriptors = buffer != nullptr && buffer->descriptors_.any();
+    if (with_descriptors) retries = 0;
     const bool timed = timeout.count() > 0 || cpu_time.count() > 0;
     bool wake_supervisor = false;
     std::uint32_t task = 0;
@@ -297,6 +316,7 @@ std::uint32_t Engine::enqueue_new(Token token, CallBuffer* buffer, const void* i
                 std::memcpy(shared.arguments, buffer->writer_.bytes().data(), shared.arguments_size);
             }
         }
+        if (with_descriptors) buffer->descriptors_.give_to(home_.offset, descriptor_item(task, record.generation));
         shared.state.store((record.generation << task_state::kGenerationShift) | (timed ? task_state::kTimed : 0) |
                                task_state::queued,
                            std::memory_order_release);
@@ -478,6 +498,8 @@ bool Engine::try_end(std::uint32_t task, std::uint32_t& state, std::exception_pt
     if (!word.compare_exchange_strong(state, task_state::with_phase(state, task_state::lost),
                                       std::memory_order_acq_rel))
         return false;
+    // Whoever waits at the other end of a connection that nobody took hears of it now.
+    forget_descriptors({home_.offset, descriptor_item(task, records_[task].generation)});
     if (state & task_state::kWaiter) os::futex_wake_all(word);
     if (!records_[task].callbacks.empty()) {
         callback_queue_.push_back(task);
@@ -624,7 +646,30 @@ void Engine::fail_everything(const std::exception_ptr& why) {
 
 // The interface of templates.
 
-CallBuffer::CallBuffer() : writer_(first_, room_) { writer_.keep_in(kept_); }
+namespace {
+
+// Of calls that are no task yet, beside the homes of pools.
+constexpr std::uint64_t kCallsWithoutTask = 1;
+std::atomic<std::uint64_t> next_call{1};
+
+}    // namespace
+
+CallDescriptors::~CallDescriptors() {
+    if (any()) forget_descriptors({kCallsWithoutTask, id_});
+}
+
+DescriptorTicket CallDescriptors::put(int descriptor) {
+    if (!any()) id_ = next_call.fetch_add(1, std::memory_order_relaxed);
+    return keep_descriptor(descriptor, {kCallsWithoutTask, id_});
+}
+
+int CallDescriptors::take(const DescriptorTicket& ticket) { return withdraw_descriptor(ticket).release(); }
+
+void CallDescriptors::give_to(std::uint64_t pool, std::uint64_t task) noexcept {
+    rescope_descriptors({kCallsWithoutTask, std::exchange(id_, 0)}, {pool, task});
+}
+
+CallBuffer::CallBuffer() : writer_(first_, room_, &descriptors_) { writer_.keep_in(kept_); }
 CallBuffer::~CallBuffer() = default;
 
 CallBuffer::Room::~Room() {
@@ -647,6 +692,11 @@ SharedBlock::SharedBlock(std::size_t size) : offset_(shm::Heap::instance().alloc
 }
 
 SharedBlock SharedBlock::take(CallBuffer& buffer) {
+    if (buffer.descriptors_.any()) {
+        throw CodecError(
+            "the function or the inputs of a map hold a file descriptor, which only one worker could take: use "
+            "apply_async() or imap()");
+    }
     if (buffer.room_.block != 0) {
         SharedBlock block = adopt(std::exchange(buffer.room_.block, 0), buffer.room_.size);
         block.kept_ = std::move(buffer.kept_);

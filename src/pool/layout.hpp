@@ -43,6 +43,11 @@ constexpr std::uint32_t taken_by(std::uint32_t state, std::uint32_t worker) {
 
 }    // namespace task_state
 
+/// Names a task among those of its pool: the ExchangeScope of the descriptors in its arguments and its result.
+constexpr std::uint64_t descriptor_item(std::uint32_t task, std::uint32_t generation) {
+    return std::uint64_t{generation} << 32 | task;
+}
+
 inline constexpr std::size_t kInlineArguments = 96;
 inline constexpr std::size_t kInlineResult = 64;
 inline constexpr std::uint32_t kMaxWorkers = 4096;

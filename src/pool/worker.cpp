@@ -9,6 +9,7 @@
 #include "pool/map_worker.hpp"
 #include "pool/result_arena.hpp"
 #include "process/backtrace.hpp"
+#include "process/exchange.hpp"
 #include "process/self.hpp"
 #include "process/throw_trace.hpp"
 
@@ -36,8 +37,8 @@ constexpr std::int64_t kSpinNs = 20'000;
 
 class WorkerLoop {
 public:
-    WorkerLoop(shm::Offset home, std::uint32_t index)
-        : home_(home), header_(home_.header), self_(home_.workers[index]), index_(index) {}
+    WorkerLoop(shm::Offset home, std::uint32_t index, pid_t parent)
+        : home_(home), header_(home_.header), self_(home_.workers[index]), index_(index), parent_(parent) {}
 
     [[noreturn]] void run() {
         os::kill_point(os::KillPoint::worker_born);
@@ -160,7 +161,11 @@ private:
     // Runs the task and leaves its outcome in the slot. False when it threw and is to be run again.
     bool run_once(TaskSlot& shared, bool last) {
         ResultGrowth growth(arena_);
-        Writer writer(std::span(shared.result), growth);
+        // The pool's own process keeps what descriptors a result holds, until its future is read or gone.
+        const std::uint32_t generation = shared.state.load(std::memory_order_relaxed) >> task_state::kGenerationShift;
+        const auto task = static_cast<std::uint32_t>(&shared - home_.slots);
+        ExchangeAttachments descriptors({parent_, {home_.offset, descriptor_item(task, generation)}});
+        Writer writer(std::span(shared.result), growth, &descriptors);
         struct Attempt {
             WorkerLoop* worker;
             TaskSlot* slot;
@@ -298,6 +303,7 @@ private:
     PoolHeader& header_;
     WorkerSlot& self_;
     const std::uint32_t index_;
+    const pid_t parent_;
     const ForkGuard guard_;    // a copy of this process that a task forked must not come back here
     ResultArena arena_;
     std::size_t memory_base_ = 0;
@@ -320,7 +326,7 @@ void worker_entry(const ZygoteRequest& request, std::vector<os::Fd>& fds) {
     os::set_process_name("mh-worker");
     set_self(ProcessInfo(::getpid(), std::string(home.header.name) + "-worker-" + std::to_string(index), true),
              ProcessInfo(static_cast<pid_t>(request.parent_pid), home.header.owner_name, false));
-    WorkerLoop(request.words[0], index).run();
+    WorkerLoop(request.words[0], index, static_cast<pid_t>(request.parent_pid)).run();
 }
 
 }    // namespace multihull::detail

@@ -3,11 +3,13 @@
 #include "os/clock.hpp"
 #include "os/process.hpp"
 #include "process/backtrace.hpp"
+#include "process/exchange.hpp"
 #include "process/self.hpp"
 #include "process/throw_trace.hpp"
 #include "process/zygote.hpp"
 #include "shm/growth.hpp"
 
+#include <multihull/detail/message.hpp>
 #include <multihull/error.hpp>
 #include <multihull/log.hpp>
 
@@ -100,10 +102,12 @@ void print_uncaught(const std::string& name) {
 }
 
 // For forkserver and spawn: the call lies in the family's shared memory.
-void child_entry(const detail::ZygoteRequest& request, std::vector<os::Fd>&) {
+void child_entry(const detail::ZygoteRequest& request, std::vector<os::Fd>& fds) {
     const std::byte* const bytes = shm::Region::instance().at(request.words[0]);
     // The parent keeps the block until it has seen this process end.
-    detail::Reader reader(std::span(bytes, request.words[1]));
+    detail::MessageDescriptors descriptors;
+    for (auto& fd : fds) descriptors.list().emplace_back(fd.release());
+    detail::Reader reader(std::span(bytes, request.words[1]), &descriptors);
     const auto name = detail::decode<std::string>(reader);
     const auto parent_name = detail::decode<std::string>(reader);
     run_child(reader, name, static_cast<pid_t>(request.parent_pid), parent_name);
@@ -237,8 +241,11 @@ void Process::finish() noexcept {
 void Process::State::start_by_fork() {
     detail::watch_forks();
     detail::warn_if_threaded("a Process started by fork");
+    detail::keep_descriptors_of_family();
+    // The child inherits what its arguments hold; here it is closed at the end of this function.
+    detail::MessageDescriptors descriptors;
     detail::VectorGrowth growth;
-    detail::Writer writer({}, growth);
+    detail::Writer writer({}, growth, &descriptors);
     write_call(writer);
     const ProcessInfo self = current_process();
     const pid_t parent = ::getpid();
@@ -248,7 +255,7 @@ void Process::State::start_by_fork() {
     if (pid == 0) {
         if (tie && !os::die_with_parent(parent)) ::_exit(1);
         detail::detach_stdin();
-        detail::Reader reader(writer.bytes());
+        detail::Reader reader(writer.bytes(), &descriptors);
         run_child(reader, options.name, parent, self.name());
     }
     if (pid < 0) {
@@ -268,8 +275,10 @@ void Process::State::start_by_fork() {
 }
 
 void Process::State::start_by_zygote(const std::shared_ptr<detail::Zygote>& from) {
+    detail::keep_descriptors_of_family();
+    detail::MessageDescriptors descriptors;
     shm::HeapGrowth growth;
-    detail::Writer writer({}, growth);
+    detail::Writer writer({}, growth, &descriptors);
     detail::encode(writer, options.name);
     detail::encode(writer, current_process().name());
     write_call(writer);
@@ -277,7 +286,10 @@ void Process::State::start_by_zygote(const std::shared_ptr<detail::Zygote>& from
     const auto [block, capacity] = growth.take();
     const std::uint64_t words[] = {block, size};
     os::flush_standard_streams();
-    from->fork_child(detail::token_of(reinterpret_cast<const void*>(&child_entry)), words, {}, child);
+    std::vector<int> fds;
+    for (const auto& descriptor : descriptors.list()) fds.push_back(descriptor.fileno());
+    from->fork_child(detail::token_of(reinterpret_cast<const void*>(&child_entry)), words, fds, child);
+    descriptors.list().clear();
     std::unique_lock guard(child->mutex);
     child->changed.wait(guard, [&] { return child->pid != 0 || child->start_error != 0; });
     if (child->start_error != 0) {

@@ -13,6 +13,7 @@
 #include <csignal>
 #include <memory>
 #include <mutex>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <system_error>
 #include <unistd.h>
@@ -132,6 +133,7 @@ void Region::create_geometry(std::size_t size) {
     const std::size_t begin = round_up(h.ledger_begin + row * (kMaxProcesses + 1), page);
     h.home_size = (size - begin) / 2 / kHomes / page * page;
     h.homes_begin = begin;
+    if (::getrandom(h.family, sizeof h.family, 0) != sizeof h.family) os::throw_errno("getrandom");
     h.extents_begin = round_up(begin + h.home_size * kHomes, kExtentSize);
     h.extent_count =
         static_cast<std::uint32_t>(std::min<std::size_t>((size - h.extents_begin) / kExtentSize, kMaxExtents));

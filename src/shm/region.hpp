@@ -60,6 +60,9 @@ struct RegionHeader {
     std::atomic<std::uint32_t> processes[kMaxProcesses];
     std::atomic<std::uint32_t> homes[kHomes];
     std::atomic<std::uint32_t> extents[kMaxExtents];
+    std::uint64_t family[2];    ///< Random: names this family's sockets.
+    std::atomic<std::uint32_t>
+        fd_keeper;    ///< Pid of the process that keeps descriptors on their way; 0 for none yet.
 };
 
 /// In `homes`: its owner is dead, and so will be, in a moment, the processes that still look at it. Taken only when no other is left.

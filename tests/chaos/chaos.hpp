@@ -91,7 +91,8 @@ inline const char* name_of(KillPoint point) {
                                         "range_intent",     "range_claimed",       "element_started",
                                         "element_stored",   "block_allocated",     "worker_before_sleep",
                                         "worker_woken",     "worker_leaving",      "extent_claimed",
-                                        "zygote_request",   "zygote_forked",       "zygote_reaped"};
+                                        "zygote_request",   "zygote_forked",       "zygote_reaped",
+                                        "descriptor_asked", "descriptor_kept",     "descriptor_given"};
     static_assert(std::size(names) == mh::os::kKillPointCount);
     return names[static_cast<std::uint32_t>(point)];
 }

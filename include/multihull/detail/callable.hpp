@@ -160,7 +160,9 @@ struct CallThunk {
             I::call(function, holders);
             context.returned();
         } else {
-            const auto& result = I::call(function, holders);
+            // What can only be moved leaves this process with the result, unless the function gave no more than a reference to it.
+            std::conditional_t<std::is_reference_v<typename I::Result>, const typename I::Value&, typename I::Value>
+                result = I::call(function, holders);
             context.returned();
             encode(context.result(), result);
         }

@@ -48,13 +48,21 @@ private:
     std::unique_ptr<std::byte[]> bytes_;
 };
 
-/// Carries file descriptors beside the bytes, where the transport can: see Codec.
+/// What the bytes hold of a file descriptor: where it is kept until they are read.
+struct DescriptorTicket {
+    std::uint32_t keeper = 0;    ///< The process that keeps it; 0 where it travels beside the bytes.
+    std::uint32_t number = 0;    ///< Which of those that are kept there, or came along.
+    std::uint64_t secret = 0;    ///< So that nobody takes what was given to another.
+};
+
+/// Carries file descriptors beside the bytes, or keeps them elsewhere meanwhile. Where a Writer or Reader has none of its own, the
+/// exchange does: see src/process/exchange.hpp.
 class Attachments {
 public:
-    /// Lends a descriptor; the number is what the bytes hold of it.
-    virtual std::uint32_t put(int descriptor) = 0;
-    /// The descriptor with that number, which now belongs to the caller. Throws CodecError for a number that was not put, or was taken before.
-    virtual int take(std::uint32_t number) = 0;
+    /// Lends a descriptor, which is duplicated; the ticket is what the bytes hold of it.
+    virtual DescriptorTicket put(int descriptor) = 0;
+    /// The descriptor with that ticket, which now belongs to the caller. Throws CodecError for one that was not put, or was taken before.
+    virtual int take(const DescriptorTicket& ticket) = 0;
 
 protected:
     ~Attachments() = default;
@@ -153,7 +161,7 @@ public:
         std::memcpy(begin_ + position, &value, sizeof value);
     }
 
-    /// Sends a file descriptor along; throws CodecError where only bytes travel.
+    /// Sends a file descriptor along, which stays the caller's. It can be taken once.
     void attach(int descriptor);
 
     /// Has what the bytes name (a Queue, a Lock) kept alive in the list, by a sender that outlasts every reader of the bytes. Without
@@ -236,7 +244,7 @@ public:
     /// Throws CodecError unless everything was read.
     void expect_end() const;
 
-    /// Takes the next file descriptor that was sent along.
+    /// Takes the next file descriptor that was sent along. Throws CodecError when it was taken before, or its keeper is dead.
     int detach();
 
     /// Says that the bytes are a message that is read once, and by this reader: see Writer::keep_in.

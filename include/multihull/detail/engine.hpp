@@ -16,6 +16,25 @@ namespace multihull::detail {
 class Engine;
 class MapState;
 
+/// Keeps the descriptors of a call in this process until its task takes them, or ends.
+class CallDescriptors final : public Attachments {
+public:
+    CallDescriptors() = default;
+    CallDescriptors(const CallDescriptors&) = delete;
+    CallDescriptors& operator=(const CallDescriptors&) = delete;
+    ~CallDescriptors();
+
+    DescriptorTicket put(int descriptor) override;
+    int take(const DescriptorTicket& ticket) override;
+
+    bool any() const noexcept { return id_ != 0; }
+    /// From now on they are a task's: see ExchangeScope.
+    void give_to(std::uint64_t pool, std::uint64_t task) noexcept;
+
+private:
+    std::uint64_t id_ = 0;    // 0: there are none
+};
+
 /// Takes the bytes of a call, in shared memory where they are many.
 class CallBuffer {
 public:
@@ -42,6 +61,7 @@ private:
 
     std::byte first_[kRoom];
     Room room_;
+    CallDescriptors descriptors_;
     Writer writer_;
     std::vector<std::shared_ptr<const void>> kept_;    // what the call names, until the task has ended
 };

@@ -1,0 +1,136 @@
+#include "os/stream.hpp"
+
+#include "os/clock.hpp"
+#include "os/fault.hpp"
+#include "os/process.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <poll.h>
+#include <sys/socket.h>
+
+namespace multihull::os {
+
+namespace {
+
+bool would_block(int error) { return error == EAGAIN || error == EWOULDBLOCK; }
+// Too many descriptors on their way, or no memory for a moment: it may go later.
+bool short_of_something(int error) { return error == ENOBUFS || error == ENOMEM || error == ETOOMANYREFS; }
+bool peer_gone(int error) { return error == EPIPE || error == ECONNRESET || error == ENOTCONN || error == ETIMEDOUT; }
+
+constexpr std::int64_t kShortagePauseNs = 1'000'000;
+constexpr int kShortageTries = 2000;
+
+}    // namespace
+
+bool wait_writable(int fd, std::int64_t deadline_ns) noexcept {
+    for (;;) {
+        pollfd entry{fd, POLLOUT, 0};
+        timespec left{};
+        if (deadline_ns != kNever) {
+            const std::int64_t wait = std::max<std::int64_t>(0, deadline_ns - now_ns());
+            left.tv_sec = wait / 1'000'000'000;
+            left.tv_nsec = wait % 1'000'000'000;
+        }
+        const int result = ::ppoll(&entry, 1, deadline_ns == kNever ? nullptr : &left, nullptr);
+        if (result > 0) return true;
+        if (result == 0) return false;
+        if (errno != EINTR) return true;    // the caller's next call says what is wrong
+    }
+}
+
+Streamed send_all(int socket, std::span<const std::byte> first, std::span<const std::byte> second,
+                  std::span<const int> fds, std::int64_t deadline_ns) noexcept {
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxStreamFds)];
+    std::array<iovec, 2> parts{
+        {{const_cast<std::byte*>(first.data()), first.size()}, {const_cast<std::byte*>(second.data()), second.size()}}};
+    msghdr message{};
+    message.msg_iov = parts.data();
+    message.msg_iovlen = parts.size();
+    if (!fds.empty()) {
+        std::memset(control, 0, CMSG_SPACE(sizeof(int) * fds.size()));
+        message.msg_control = control;
+        message.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
+        cmsghdr* const header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
+        std::memcpy(CMSG_DATA(header), fds.data(), sizeof(int) * fds.size());
+    }
+    const int flags = MSG_NOSIGNAL | (deadline_ns == kNever ? 0 : MSG_DONTWAIT);
+    const std::size_t total = first.size() + second.size();
+    Streamed result;
+    int shortages = 0;
+    while (result.bytes < total) {
+        const ssize_t n = checked(Call::sendmsg, [&] { return ::sendmsg(socket, &message, flags); });
+        if (n < 0) {
+            if (errno == EINTR) continue;
+            if (would_block(errno)) {
+                if (!wait_writable(socket, deadline_ns)) return {result.bytes, StreamEnd::timeout};
+                continue;
+            }
+            if (short_of_something(errno) && shortages++ < kShortageTries) {
+                if (now_ns() >= deadline_ns) return {result.bytes, StreamEnd::timeout};
+                const timespec pause{0, kShortagePauseNs};
+                ::nanosleep(&pause, nullptr);
+                continue;
+            }
+            return {result.bytes, peer_gone(errno) ? StreamEnd::closed : StreamEnd::failed};
+        }
+        result.bytes += static_cast<std::size_t>(n);
+        // The descriptors went with the first byte.
+        message.msg_control = nullptr;
+        message.msg_controllen = 0;
+        auto gone = static_cast<std::size_t>(n);
+        for (iovec& part : parts) {
+            const std::size_t here = std::min(gone, part.iov_len);
+            part.iov_base = static_cast<char*>(part.iov_base) + here;
+            part.iov_len -= here;
+            gone -= here;
+        }
+    }
+    return result;
+}
+
+Streamed receive_all(int socket, std::span<std::byte> room, std::vector<Fd>* fds, std::int64_t deadline_ns) {
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxStreamFds)];
+    const int flags = MSG_CMSG_CLOEXEC | (deadline_ns == kNever ? MSG_WAITALL : MSG_DONTWAIT);
+    Streamed result;
+    while (result.bytes < room.size()) {
+        iovec part{room.data() + result.bytes, room.size() - result.bytes};
+        msghdr message{};
+        message.msg_iov = &part;
+        message.msg_iovlen = 1;
+        if (fds != nullptr) {
+            message.msg_control = control;
+            message.msg_controllen = sizeof control;
+        }
+        const ssize_t n = ::recvmsg(socket, &message, flags);
+        if (n < 0) {
+            if (errno == EINTR) continue;
+            if (would_block(errno)) {
+                if (!wait_readable(socket, deadline_ns)) return {result.bytes, StreamEnd::timeout};
+                continue;
+            }
+            return {result.bytes, peer_gone(errno) ? StreamEnd::closed : StreamEnd::failed};
+        }
+        if (fds != nullptr) {
+            for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+                if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+                const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+                for (std::size_t i = 0; i < count; ++i) {
+                    int fd = -1;
+                    std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof fd);
+                    fds->emplace_back(fd);
+                }
+            }
+        }
+        if (n == 0) return {result.bytes, StreamEnd::closed};
+        result.bytes += static_cast<std::size_t>(n);
+    }
+    return result;
+}
+
+}    // namespace multihull::os
