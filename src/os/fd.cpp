@@ -16,6 +16,13 @@ void Fd::reset() noexcept {
     if (fd_ >= 0) ::close(std::exchange(fd_, -1));
 }
 
+int Fd::above_streams(int fd) noexcept {
+    const int higher = ::fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    if (higher < 0) return fd;    // none left: as good as it gets
+    ::close(fd);
+    return higher;
+}
+
 void throw_errno(const char* what) { throw std::system_error(errno, std::generic_category(), what); }
 
 Fd make_eventfd() {
@@ -39,7 +46,7 @@ FdPair make_pipe() {
     int ends[2];
     if (checked(Call::pipe, [&] { return ::pipe2(ends, O_CLOEXEC); }) != 0) throw_errno("pipe2");
     FdPair pair{Fd(ends[0]), Fd(ends[1])};
-    if (::fcntl(ends[0], F_SETFL, O_NONBLOCK) != 0) throw_errno("fcntl");
+    if (::fcntl(pair.first.get(), F_SETFL, O_NONBLOCK) != 0) throw_errno("fcntl");
     return pair;
 }
 

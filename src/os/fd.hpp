@@ -11,7 +11,9 @@ namespace multihull::os {
 class Fd {
 public:
     Fd() = default;
-    explicit Fd(int fd) noexcept : fd_(fd) {}
+    /// Takes over a descriptor, under a higher number where it has a standard stream's: a program that closed one of those and
+    /// puts a file there later would otherwise overwrite it.
+    explicit Fd(int fd) noexcept : fd_(fd < 0 || fd > 2 ? fd : above_streams(fd)) {}
     Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
     Fd& operator=(Fd&& other) noexcept {
         if (this != &other) {
@@ -28,6 +30,8 @@ public:
     void reset() noexcept;
 
 private:
+    static int above_streams(int fd) noexcept;
+
     int fd_ = -1;
 };
 

@@ -254,7 +254,7 @@ void Process::State::start_by_fork() {
     const pid_t pid = os::fork_process();
     if (pid == 0) {
         if (tie && !os::die_with_parent(parent)) ::_exit(1);
-        detail::detach_stdin();
+        detail::detach_stream(STDIN_FILENO);
         detail::Reader reader(writer.bytes(), &descriptors);
         run_child(reader, options.name, parent, self.name());
     }

@@ -93,11 +93,15 @@ void leave_child(int status) noexcept {
     ::_exit(status);
 }
 
-void detach_stdin() noexcept {
-    const int null = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+void detach_stream(int stream) noexcept {
+    const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0) return;
-    ::dup2(null, STDIN_FILENO);
-    if (null != STDIN_FILENO) ::close(null);
+    if (null == stream) {
+        ::fcntl(null, F_SETFD, 0);
+        return;
+    }
+    ::dup2(null, stream);
+    ::close(null);
 }
 
 }    // namespace detail

@@ -45,7 +45,7 @@ void set_self(ProcessInfo self, ProcessInfo parent);
 /// Flushes the standard streams and leaves without running the program's exit handlers.
 [[noreturn]] void leave_child(int status) noexcept;
 
-/// Puts stdin to /dev/null, so that children do not fight over the terminal's input.
-void detach_stdin() noexcept;
+/// Puts a standard stream to /dev/null: stdin, so that children do not fight over the terminal's input, or what is closed.
+void detach_stream(int stream) noexcept;
 
 }    // namespace multihull::detail

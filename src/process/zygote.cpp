@@ -146,7 +146,7 @@ void Zygote::fork_child(Token entry, std::span<const std::uint64_t> words, std::
     }
     request.id = next_id_++;
     request.server = pid_;
-    if (!send(request, fds)) {
+    if (!send_fork(request, fds)) {
         guard.unlock();
         listener->on_not_born(EMFILE);
         return;
@@ -185,12 +185,13 @@ bool Zygote::has_twin() const noexcept {
     return static_cast<bool>(twin_pidfd_);
 }
 
-// Needs mutex_. Never blocks: the zygote may itself be waiting for this process to read. False when there are no descriptors left to
-// keep the request until it can be sent.
+// Needs mutex_. Never blocks: the zygote may itself be waiting for this process to read. False, with errno, when one of the descriptors
+// is closed, or there are none left to keep the request until it can be sent.
 bool Zygote::send(const ZygoteRequest& request, std::span<const int> fds) {
-    if (outgoing_.empty() &&
-        os::send_message(socket_, std::as_bytes(std::span(&request, 1)), fds, false) != os::Sent::would_block) {
-        return true;    // sent; or the zygote is gone, which its pidfd tells
+    if (outgoing_.empty()) {
+        const os::Sent sent = os::send_message(socket_, std::as_bytes(std::span(&request, 1)), fds, false);
+        if (sent == os::Sent::gone && errno == EBADF) return false;
+        if (sent != os::Sent::would_block) return true;    // sent; or the zygote is gone, which its pidfd tells
     }
     std::vector<os::Fd> copies;
     for (const int fd : fds) {
@@ -200,6 +201,26 @@ bool Zygote::send(const ZygoteRequest& request, std::span<const int> fds) {
     outgoing_.push_back({request, std::move(copies)});
     Supervisor::instance().wake();
     return true;
+}
+
+// Needs mutex_. The child's stdout and stderr are what this process has now, not what the zygote has had since it was made.
+bool Zygote::send_fork(ZygoteRequest& request, std::span<const int> fds) {
+    std::vector<int> all;
+    for (int attempt = 0; attempt < 3; ++attempt) {
+        all.clear();
+        request.streams = 0;
+        for (const int stream : {STDOUT_FILENO, STDERR_FILENO}) {
+            const int flags = ::fcntl(stream, F_GETFD);
+            // What is closed on exec is no stream for children: the program closed its own, and the number went to another file.
+            if (flags < 0 || (flags & FD_CLOEXEC) != 0) continue;
+            request.streams |= 1U << (stream - STDOUT_FILENO);
+            all.push_back(stream);
+        }
+        all.insert(all.end(), fds.begin(), fds.end());
+        if (send(request, all)) return true;
+        if (errno != EBADF) return false;    // else a thread of the program closed it just now
+    }
+    return false;
 }
 
 void Zygote::flush_locked() {

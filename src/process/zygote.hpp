@@ -33,11 +33,14 @@ struct ZygoteRequest {
     std::uint32_t parent_pid = 0;    ///< The process that asks: the child's logical parent.
     std::uint64_t id = 0;            ///< Names the child in the answers.
     std::int32_t server = 0;         ///< The zygote that is to fork: a twin leaves alone what its elder was asked for.
-    Token entry = 0;                 ///< A ChildEntry.
-    std::uint64_t words[5] = {};     ///< For the entry.
+    std::uint32_t streams =
+        0;              ///< 1: the child's stdout comes along; 2: its stderr. In this order, before all others.
+    Token entry = 0;    ///< A ChildEntry.
+    std::uint64_t words[5] = {};    ///< For the entry.
 };
 
-/// What a forked child runs, with stdin at /dev/null and default signal settings; it must end by leave_child().
+/// What a forked child runs, with stdin at /dev/null, the parent's present stdout and stderr, and default signal settings; it
+/// must end by leave_child().
 using ChildEntry = void (*)(const ZygoteRequest&, std::vector<os::Fd>&);
 
 struct ZygoteReply {
@@ -82,7 +85,8 @@ public:
     /// Whether this process has a forkserver, dead or alive. Never starts one.
     static bool has_forkserver() noexcept;
 
-    /// Has a process forked. The listener hears of it later, from the supervisor's thread.
+    /// Has a process forked, whose stdout and stderr are this process's present ones. The listener hears of it later, from the
+    /// supervisor's thread.
     void fork_child(Token entry, std::span<const std::uint64_t> words, std::span<const int> fds,
                     std::shared_ptr<ChildListener> listener);
     /// Lets it end when its last child has ended.
@@ -110,6 +114,7 @@ private:
     static std::shared_ptr<Zygote> watched(pid_t pid, os::Fd socket);
     void begin_watching();
     bool send(const ZygoteRequest& request, std::span<const int> fds);
+    bool send_fork(ZygoteRequest& request, std::span<const int> fds);
     void flush_locked();
     void read_replies();
     void handle(const ZygoteReply& reply, std::vector<os::Fd>& fds);

@@ -151,7 +151,8 @@ private:
         outgoing_.clear();
         for (const auto& [signal, handler] : previous_) ::signal(signal, handler);
         ::sigprocmask(SIG_SETMASK, &original_mask_, nullptr);
-        detach_stdin();
+        detach_stream(STDIN_FILENO);
+        take_streams(request.streams, fds);
         try {
             reinterpret_cast<ChildEntry>(const_cast<void*>(code_of(request.entry)))(request, fds);
         } catch (const std::exception& error) {
@@ -159,6 +160,19 @@ private:
             os::write_all(STDERR_FILENO, line);
         }
         leave_child(1);
+    }
+
+    // Where the parent has none, the child's output goes nowhere. One that came not (no descriptor was left here) is the zygote's.
+    static void take_streams(std::uint32_t streams, std::vector<os::Fd>& fds) {
+        std::size_t taken = 0;
+        for (const int stream : {STDOUT_FILENO, STDERR_FILENO}) {
+            if ((streams >> (stream - STDOUT_FILENO) & 1) == 0) {
+                detach_stream(stream);
+            } else if (taken < fds.size()) {
+                ::dup2(fds[taken++].get(), stream);
+            }
+        }
+        fds.erase(fds.begin(), fds.begin() + static_cast<std::ptrdiff_t>(taken));
     }
 
     void reap_children() {

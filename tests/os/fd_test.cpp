@@ -1,6 +1,6 @@
 // Descriptors: they close themselves, once, and what is made of them does what it says.
-#include "os/clock.hpp"
 #include "os/fd.hpp"
+#include "os/clock.hpp"
 #include "os/message.hpp"
 #include "os/process.hpp"
 
@@ -56,6 +56,22 @@ TEST(FdTest, moves) {
     const int released = third.release();
     EXPECT_TRUE(is_open(released));
     ::close(released);
+}
+
+TEST(FdTest, keeps_off_the_numbers_of_standard_streams) {
+    const int before = ::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+    ::close(STDIN_FILENO);
+    {
+        const Fd fd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+        EXPECT_GT(fd.get(), STDERR_FILENO);
+        EXPECT_TRUE(closes_on_exec(fd.get()));
+        EXPECT_FALSE(is_open(STDIN_FILENO));
+        const os::FdPair pipe = os::make_pipe();
+        EXPECT_GT(pipe.first.get(), STDERR_FILENO);
+        EXPECT_NE(::fcntl(pipe.first.get(), F_GETFL) & O_NONBLOCK, 0);
+    }
+    ::dup2(before, STDIN_FILENO);
+    ::close(before);
 }
 
 TEST(FdTest, an_eventfd_is_readable_from_signal_to_drain) {
