@@ -117,7 +117,8 @@ public:
     void close();
     /// Ends the workers now. Tasks that have not ended throw Cancelled.
     void terminate() noexcept;
-    /// Waits for the workers to leave. Throws Error unless close() or terminate() was called.
+    /// Waits until the workers have left and every callback has returned; any number of threads may. In a callback, waits for the
+    /// workers only. Throws Error unless close() or terminate() was called.
     void join();
 
     /// How many workers the pool keeps.

@@ -32,7 +32,7 @@ void Engine::on_done(std::uint32_t task, std::function<void()> callback) {
 
 // Needs mutex_.
 void Engine::ensure_callback_thread() {
-    if (callback_thread_.joinable()) return;
+    if (callbacks_run_) return;
     // A callback may drop the pool: the thread keeps the engine until its own end.
     const auto run = [self = shared_from_this()] { self->run_callback_thread(); };
     sigset_t all;
@@ -46,6 +46,8 @@ void Engine::ensure_callback_thread() {
         throw;
     }
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    callback_thread_id_ = callback_thread_.get_id();
+    callbacks_run_ = true;
     count_own_thread(1);
 }
 
@@ -63,7 +65,11 @@ void Engine::run_callback_thread() {
         {
             const std::lock_guard guard(mutex_);
             collect_notified(tasks);
-            if (tasks.empty() && callback_stop_ && callback_tasks_ == 0) break;
+            if (tasks.empty() && callback_stop_ && callback_tasks_ == 0) {
+                callbacks_run_ = false;
+                changed_.notify_all();
+                break;
+            }
         }
         for (const std::uint32_t task : tasks) run_callbacks(task);
         if (tasks.empty()) os::futex_wait(home_.header.notify_epoch, epoch, os::kNever);

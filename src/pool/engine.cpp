@@ -590,6 +590,8 @@ void Engine::close() {
 void Engine::join() {
     require_usable();
     if (Supervisor::instance().is_this_thread()) throw Error("a pool can't be joined from the library's own thread");
+    bool in_callback = false;
+    std::thread last_callbacks;    // of the callers at the same time, one has it
     {
         std::unique_lock guard(mutex_);
         if (!closed_)
@@ -605,12 +607,16 @@ void Engine::join() {
         }
         callback_stop_ = true;
         notify_callback_thread();
+        in_callback = callbacks_run_ && callback_thread_id_ == std::this_thread::get_id();
+        last_callbacks = std::move(callback_thread_);
+        // A callback that joins can't wait for itself, and whoever waits for the callbacks waits for it.
+        if (!in_callback && !last_callbacks.joinable()) changed_.wait(guard, [&] { return !callbacks_run_; });
     }
-    if (callback_thread_.joinable()) {
-        if (callback_thread_.get_id() == std::this_thread::get_id()) {
-            callback_thread_.detach();
+    if (last_callbacks.joinable()) {
+        if (in_callback) {
+            last_callbacks.detach();
         } else {
-            callback_thread_.join();
+            last_callbacks.join();
         }
     }
     if (own_zygote_) {

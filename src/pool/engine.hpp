@@ -214,11 +214,15 @@ private:
     std::uint64_t tail_ = 0;
     std::vector<std::byte> plan_;                                     // the home's first words as they were written
     std::vector<std::pair<std::int64_t, std::uint32_t>> restarts_;    // when, and which worker, after a failed start
-    std::int64_t shortest_limit_ns_ = os::kNever;
+    std::int64_t shortest_limit_ns_ = os::kNever;    // of the tasks that have not ended, or less: see sweep_limits()
+    std::size_t sweep_next_ = 0;                     // the record that the sweep has come to
+    std::int64_t sweep_shortest_ns_ = os::kNever;    // what it has found so far, and what has come since it began
     bool limits_watched_ = false;
     bool stalled_stderr_ = false;    // the program's stderr takes nothing now; worker pipes are left to fill
 
-    std::thread callback_thread_;
+    std::thread callback_thread_;    // until a join() takes it
+    std::thread::id callback_thread_id_;
+    bool callbacks_run_ = false;                  // the thread has not come to its end
     std::uint32_t callback_tasks_ = 0;            // tasks with callbacks to come
     std::deque<std::uint32_t> callback_queue_;    // ended by the supervisor, or to be looked at again
     bool callback_stop_ = false;

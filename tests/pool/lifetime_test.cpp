@@ -110,6 +110,57 @@ TEST_P(LifetimeTest, join_before_close_says_what_is_missing) {
     EXPECT_EQ(pool.apply(square, 2), 4);
 }
 
+TEST_P(LifetimeTest, any_number_of_threads_may_join) {
+    for (int round = 0; round < 20; ++round) {
+        Pool pool(2);
+        std::atomic<int> called{0};
+        std::vector<multihull::Future<int>> futures;
+        for (int i = 0; i < 20; ++i) {
+            futures.push_back(pool.apply_async(square, i));
+            futures.back().add_done_callback([&](const auto&) { ++called; });
+        }
+        pool.close();
+        std::vector<std::thread> threads;
+        std::atomic<int> early{0};
+        for (int t = 0; t < 4; ++t) {
+            threads.emplace_back([&] {
+                pool.join();
+                if (called != 20) ++early;    // join() waits for the callbacks, whoever calls it
+            });
+        }
+        for (auto& thread : threads) thread.join();
+        EXPECT_EQ(early, 0);
+        for (int i = 0; i < 20; ++i) EXPECT_EQ(futures[static_cast<std::size_t>(i)].get(), i * i);
+    }
+}
+
+TEST_P(LifetimeTest, a_callback_may_join_beside_others) {
+    for (int round = 0; round < 20; ++round) {
+        Pool pool(2);
+        std::atomic<int> called{0};
+        const auto held = pool.apply_async(test::hold, board_.path(), 1);
+        held.add_done_callback([&](const auto&) {
+            pool.join();    // for the workers; it can't wait for itself
+            ++called;
+        });
+        pool.close();
+        std::vector<std::thread> threads;
+        std::atomic<int> early{0};
+        for (int t = 0; t < round % 4; ++t) {
+            threads.emplace_back([&] {
+                pool.join();
+                if (called != 1) ++early;
+            });
+        }
+        board_[test::kLetGo] = 1;
+        for (auto& thread : threads) thread.join();
+        pool.join();
+        EXPECT_EQ(called, 1);
+        EXPECT_EQ(early, 0);
+        board_[test::kLetGo] = 0;
+    }
+}
+
 TEST_P(LifetimeTest, terminate_ends_running_and_waiting_tasks) {
     Pool pool(2);
     std::vector<multihull::Future<int>> futures;
@@ -286,8 +337,8 @@ struct Holdings {
 };
 
 std::size_t entries(const char* folder) {
-    return static_cast<std::size_t>(
-        std::distance(std::filesystem::directory_iterator(folder), std::filesystem::directory_iterator()));
+    return static_cast<std::size_t>(std::distance(std::filesystem::directory_iterator(folder),
+                                                  std::filesystem::directory_iterator()));
 }
 
 // Children of every thread of this process, and of the zygotes below them.
@@ -410,7 +461,8 @@ TEST_P(LifetimeTest, a_hundred_thousand_tasks_leave_no_memory_behind) {
         for (int i = 0; i < 200; ++i) {
             std::vector<multihull::Future<std::string>> futures;
             for (int k = 0; k < 50; ++k) {
-                futures.push_back(pool.apply_async([](const std::string& text) { return text; }, std::string(1000, 't')));
+                futures.push_back(pool.apply_async([](const std::string& text) { return text; },
+                                                   std::string(1000, 't')));
             }
             for (const auto& future : futures) future.wait();
         }
