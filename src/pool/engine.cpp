@@ -284,6 +284,10 @@ std::uint32_t Engine::enqueue_new(Token token, CallBuffer* buffer, const void* i
         record.cancelled = false;
         record.attempts_left = retries;
         record.retry_on = retry_on;
+        record.shortest_limit_ns = os::kNever;
+        for (const auto limit : {timeout.count(), cpu_time.count()}) {
+            if (limit > 0) record.shortest_limit_ns = std::min<std::int64_t>(record.shortest_limit_ns, limit);
+        }
         record.map = std::move(part.map);
         record.part = part.part;
         record.sequence = next_sequence_++;
@@ -322,10 +326,9 @@ std::uint32_t Engine::enqueue_new(Token token, CallBuffer* buffer, const void* i
                            std::memory_order_release);
         push(task);
         if (timed) {
-            for (const auto limit : {timeout.count(), cpu_time.count()}) {
-                if (limit > 0) shortest_limit_ns_ = std::min<std::int64_t>(shortest_limit_ns_, limit);
-            }
-            wake_supervisor = !std::exchange(limits_watched_, true);
+            wake_supervisor = !std::exchange(limits_watched_, true) || record.shortest_limit_ns < shortest_limit_ns_;
+            shortest_limit_ns_ = std::min(shortest_limit_ns_, record.shortest_limit_ns);
+            sweep_shortest_ns_ = std::min(sweep_shortest_ns_, record.shortest_limit_ns);
         }
     }
     wake_worker();

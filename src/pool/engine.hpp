@@ -106,7 +106,8 @@ private:
         bool cancelled = false;
         std::uint32_t attempts_left = 0;
         RetryOn retry_on = RetryOn::nothing;
-        std::uint64_t block = 0;    // of its arguments, in this process's heap
+        std::int64_t shortest_limit_ns = os::kNever;    // of wall clock and processor time
+        std::uint64_t block = 0;                        // of its arguments, in this process's heap
         std::vector<std::shared_ptr<const void>> kept;    // what arguments or result name: alive as long as the record
         std::size_t block_size = 0;
         std::exception_ptr lost;
@@ -169,6 +170,7 @@ private:
     void inherit(pid_t dead);
     void release_unread_legacies();
     std::int64_t check_limits(std::int64_t now_ns);
+    void sweep_limits() noexcept;
     std::int64_t check_worker(Worker& worker, std::int64_t now_ns);
     void doom_worker(Worker& worker, Doom doom, std::int64_t limit_ns);
     void drain_stderr(Worker& worker, bool dead);

@@ -26,6 +26,8 @@ constexpr unsigned kTriedStarts = 5;
 constexpr std::size_t kAudited = 16384;
 // So many dead workers' results are kept before it is looked which are still to be read.
 constexpr std::size_t kManyLegacies = 64;
+// How many tasks are looked at in one of the supervisor's rounds for the shortest limit: some microseconds' worth.
+constexpr std::size_t kSweptAtOnce = 1024;
 constexpr std::int64_t kNamelessGrace = 1'000'000'000;
 constexpr std::int64_t kStackGrace = 200'000'000;    // for a doomed worker to write down where it is
 
@@ -576,7 +578,24 @@ std::int64_t Engine::check_limits(std::int64_t now_ns) {
         limits_watched_ = false;
         return os::kNever;
     }
-    return std::min(next, now_ns + shortest_limit_ns_);
+    sweep_limits();
+    return std::min(next, shortest_limit_ns_ == os::kNever ? os::kNever : now_ns + shortest_limit_ns_);
+}
+
+// Needs mutex_. A short limit is to cost wake-ups only while a task that has it may still run. Workers begin and end tasks without
+// this process, so it looks: at some at a time, for what waits may be much.
+void Engine::sweep_limits() noexcept {
+    const std::size_t end = std::min(records_.size(), sweep_next_ + kSweptAtOnce);
+    for (; sweep_next_ < end; ++sweep_next_) {
+        const Record& record = records_[sweep_next_];
+        if (!record.in_use || record.shortest_limit_ns >= sweep_shortest_ns_) continue;
+        const auto task = static_cast<std::uint32_t>(sweep_next_);
+        if (!task_state::ended(slot(task).state.load(std::memory_order_acquire)))
+            sweep_shortest_ns_ = record.shortest_limit_ns;
+    }
+    if (sweep_next_ < records_.size()) return;
+    shortest_limit_ns_ = std::exchange(sweep_shortest_ns_, os::kNever);
+    sweep_next_ = 0;
 }
 
 // Needs mutex_. Whether a worker holds a task that has limits.

@@ -10,11 +10,14 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
-#include <new>
+#include <filesystem>
+#include <fstream>
 #include <map>
+#include <new>
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <unistd.h>
 #include <vector>
 
@@ -128,6 +131,49 @@ TEST_P(LimitsTest, a_task_has_a_time_limit_of_its_own) {
     EXPECT_FALSE(held.wait_for(200ms));    // 0 is no limit, whatever the pool's own is
     board_[test::kLetGo] = 1;
     EXPECT_EQ(held.get(), 5);
+}
+
+TEST_P(LimitsTest, a_short_limit_is_kept_beside_a_long_one) {
+    Pool pool({.processes = 2, .task_timeout = 1h});
+    const auto held = pool.apply_async(test::hold, board_.path(), 1);
+    ASSERT_TRUE(board_.wait_until_at_least(test::kHeld, 1));
+    for (int round = 0; round < 3; ++round) {
+        EXPECT_EQ(pool.apply(square, 3), 9);
+        EXPECT_THROW(pool.apply({.timeout = 20ms}, sleep_for_ever, 1), multihull::TaskTimeout);
+    }
+    board_[test::kLetGo] = 1;
+    EXPECT_EQ(held.get(), 1);
+}
+
+// How often the thread that watches over the workers has gone to sleep.
+long sleeps_of_supervisor() {
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) {
+        std::string name;
+        std::ifstream(entry.path() / "comm") >> name;
+        if (name != "mh-supervisor") continue;
+        std::ifstream status(entry.path() / "status");
+        for (std::string word; status >> word;) {
+            long count = 0;
+            if (word == "voluntary_ctxt_switches:" && status >> count) return count;
+        }
+    }
+    return -1;
+}
+
+TEST_P(LimitsTest, a_short_limit_costs_nothing_when_its_tasks_have_ended) {
+    Pool pool({.processes = 2, .task_timeout = 1h});
+    EXPECT_THROW(pool.apply({.timeout = 1ms}, sleep_for_ever, 1), multihull::TaskTimeout);
+    const auto kept = pool.apply_async({.timeout = 30s}, square, 2);
+    EXPECT_EQ(kept.get(), 4);
+    const auto held = pool.apply_async(test::hold, board_.path(), 1);
+    ASSERT_TRUE(board_.wait_until_at_least(test::kHeld, 1));
+    EXPECT_TRUE(test::eventually([] {
+        const long before = sleeps_of_supervisor();
+        std::this_thread::sleep_for(100ms);
+        return before > 0 && sleeps_of_supervisor() - before < 10;
+    }));
+    board_[test::kLetGo] = 1;
+    EXPECT_EQ(held.get(), 1);
 }
 
 TEST_P(LimitsTest, waiting_in_the_queue_counts_for_nothing) {
@@ -279,7 +325,8 @@ TEST_P(LimitsTest, retries_count_for_each_element_of_a_map) {
             ASSERT_EQ(board_[static_cast<std::size_t>(i)], i % 10 == 0 ? 3 : 1) << i << ", chunksize " << chunksize;
         }
         for (std::size_t i = 0; i < 50; ++i) board_[i] = 0;
-        pool.map(ThrowTwice{board_.path()}, std::views::iota(0, 50), {.retry_on = RetryOn::exception, .chunksize = chunksize});
+        pool.map(ThrowTwice{board_.path()}, std::views::iota(0, 50),
+                 {.retry_on = RetryOn::exception, .chunksize = chunksize});
         for (int i = 0; i < 50; ++i) ASSERT_EQ(board_[static_cast<std::size_t>(i)], i % 10 == 0 ? 3 : 1) << i;
     }
 }
@@ -301,7 +348,8 @@ TEST_P(LimitsTest, memory_limits_and_retries_work_together) {
 TEST_P(LimitsTest, workers_are_replaced_after_their_number_of_tasks) {
     Pool pool({.processes = 2, .max_tasks_per_child = 3});
     std::vector<multihull::Future<std::pair<int, int>>> futures;
-    for (int i = 0; i < 60; ++i) futures.push_back(pool.apply_async([](int x) { return std::pair(x, static_cast<int>(::getpid())); }, i));
+    for (int i = 0; i < 60; ++i)
+        futures.push_back(pool.apply_async([](int x) { return std::pair(x, static_cast<int>(::getpid())); }, i));
     std::map<int, int> tasks_of;
     for (int i = 0; i < 60; ++i) {
         const auto [value, pid] = futures[static_cast<std::size_t>(i)].get();
