@@ -408,7 +408,9 @@ TEST_P(BadTaskTest, a_result_too_big_for_memory_is_bad_alloc) {
     Pool pool(1);
     EXPECT_THROW(pool.apply([] { return Enormous{std::uint64_t{1} << 50}; }), std::bad_alloc);
     EXPECT_EQ(pool.apply(square, 3), 9);
-    EXPECT_THROW(pool.apply([] { return std::vector<char>(std::size_t{1} << 46); }), std::bad_alloc);
+    // The size is an argument because clang 16 dies of computing such a vector when it compiles.
+    EXPECT_THROW(pool.apply([](std::size_t size) { return std::vector<char>(size); }, std::size_t{1} << 46),
+                 std::bad_alloc);
     EXPECT_EQ(pool.apply(square, 3), 9);
     EXPECT_THROW(pool.map([](int) { return Enormous{std::uint64_t{1} << 50}; }, {1, 2}), std::bad_alloc);
     EXPECT_EQ(pool.apply(square, 3), 9);
