@@ -358,9 +358,12 @@ void Engine::push(std::uint32_t task) noexcept {
 // in the queue more than once. Every name is taken out; the first of each task that waits is put in again behind.
 void Engine::make_room() noexcept {
     PoolHeader& header = home_.header;
-    for (std::uint64_t n = 0; n <= home_.ring_mask; ++n) {
+    // Only those that are in it now: workers take names out meanwhile, and what was put in again must not be taken for a name that
+    // was seen before. A place is left at once or has been left by a worker, so twice the ring is enough.
+    const std::uint64_t end = tail_;
+    for (std::uint64_t n = 0; n <= 2 * home_.ring_mask + 1; ++n) {
         std::uint64_t head = header.head.load(std::memory_order_acquire);
-        if (tail_ - head - 1 > home_.ring_mask) break;    // empty, or not a place in this queue
+        if (end - head - 1 > home_.ring_mask) break;    // at the end, or not a place in this queue
         const std::uint32_t named = home_.ring[head & home_.ring_mask].load(std::memory_order_relaxed);
         if (!header.head.compare_exchange_strong(head, head + 1, std::memory_order_acq_rel)) continue;
         if (named >= records_.size() || records_[named].named ||

@@ -52,6 +52,7 @@ int spin_on_three(int x) { return x == 3 ? spin_for_ever(x) : x; }
 
 std::size_t eat(std::size_t bytes) {
     std::vector<char> hog(bytes, 'x');
+    asm volatile("" : : "r"(hog.data()) : "memory");    // or clang makes none
     return hog.size();
 }
 
