@@ -53,17 +53,21 @@ VImage blurred(const VImage& image, double sigma) {
     return image.premultiply().gaussblur(sigma).unpremultiply().cast(image.format());
 }
 
+/// For the call that takes it, which frees it.
+VOption* fit(const ThumbnailJob& job) {
+    return VImage::option()->set("height", job.height)->set("size", VIPS_SIZE_DOWN)->set("export_profile", "srgb");
+}
+
 /// The thumbnail, not computed yet: the input is read when it is saved.
 VImage shrunk(const ThumbnailJob& job, const InputName& name) {
     // Both turn the image upright, and neither enlarges one that is smaller already.
-    VOption* fit =
-        VImage::option()->set("height", job.height)->set("size", VIPS_SIZE_DOWN)->set("export_profile", "srgb");
     if (job.blur > 0) {
         VOption* load = VImage::option()->set("access", VIPS_ACCESS_SEQUENTIAL)->set("fail_on", VIPS_FAIL_ON_TRUNCATED);
-        return blurred(VImage::new_from_file(name.c_str(), load), job.blur).thumbnail_image(job.width, fit);
+        const VImage whole = blurred(VImage::new_from_file(name.c_str(), load), job.blur);
+        return whole.thumbnail_image(job.width, fit(job));
     }
     // From the file: a JPEG is decoded at a half, a quarter or an eighth of its size where that is enough.
-    return VImage::thumbnail(name.c_str(), job.width, fit->set("fail_on", VIPS_FAIL_ON_TRUNCATED));
+    return VImage::thumbnail(name.c_str(), job.width, fit(job)->set("fail_on", VIPS_FAIL_ON_TRUNCATED));
 }
 
 }    // namespace
