@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <new>
 #include <numeric>
 #include <ranges>
 #include <thread>
@@ -58,6 +59,14 @@ TEST(RoundTrip, AGeneratedRangeTravelsAsItsDescription) {
     const auto bytes = encoded(std::views::iota(3, 1'000'000));
     EXPECT_EQ(bytes.size(), 2 * sizeof(int));
     EXPECT_TRUE(std::ranges::equal(decoded<std::ranges::iota_view<int, int>>(bytes), std::views::iota(3, 1'000'000)));
+}
+
+TEST(RoundTrip, AnEmptyValueIsEncodedTheSameWhateverItsByteHolds) {
+    using Either = std::variant<std::monostate, int>;
+    alignas(Either) std::array<std::byte, sizeof(Either)> memory;
+    memory.fill(std::byte{0xa5});
+    const auto* const value = new (memory.data()) Either;
+    EXPECT_EQ(encoded(*value), samples::Bytes(3));
 }
 
 TEST(RoundTrip, Pointers) {

@@ -4,7 +4,7 @@
 #include <multihull/shareable_list.hpp>
 
 #include "support/board.hpp"
-#include "support/python.hpp"
+#include "support/python_peer.hpp"
 
 #include <gtest/gtest.h>
 

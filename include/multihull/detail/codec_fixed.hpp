@@ -86,7 +86,10 @@ consteval std::size_t min_size() {
 /// Stores a value of a fixed size; the place behind it.
 template <class T>
 std::byte* store(std::byte* place, const T& value) {
-    if constexpr (kKind<T> == Kind::plain) {
+    if constexpr (kKind<T> == Kind::plain && std::is_empty_v<T>) {
+        std::memset(place, 0, sizeof(T));    // its one byte is nobody's, and may hold anything
+        return place + sizeof(T);
+    } else if constexpr (kKind<T> == Kind::plain) {
         std::memcpy(place, static_cast<const void*>(std::addressof(value)), sizeof(T));
         return place + sizeof(T);
     } else if constexpr (kKind<T> == Kind::empty) {
