@@ -1,13 +1,19 @@
 #!/usr/bin/env bash
 # Has a model checked by spin: everything that its processes can do, in every order.
 #
-# usage: check.sh MODEL.pml [C_COMPILER]
+# usage: check.sh [--long] MODEL.pml [C_COMPILER]
 #
 # The model says itself what to check, in lines of its first comment:
 #    check: OPTION...    must hold
+#    long: OPTION...     must hold as well, and takes minutes; looked at with --long only
 #    fault: OPTION...    must be found not to hold, so that the check is known to see something
 set -euo pipefail
 
+kinds="check|fault"
+if [[ $1 == --long ]]; then
+    kinds="check|fault|long"
+    shift
+fi
 model=$(realpath "$1")
 compiler=${2:-cc}
 folder=$(mktemp -d)
@@ -35,9 +41,9 @@ while read -r kind options; do
     if run "$options"; then found=false; else found=true; fi
     states=$(grep -oE "[0-9.e+]+ states, stored" pan.log)
     case $kind-$found in
-        check-false) echo "holds: $options ($states, $((SECONDS - start)) s)" ;;
+        check-false | long-false) echo "holds: $options ($states, $((SECONDS - start)) s)" ;;
         fault-true) echo "found: $options ($(grep -m 1 -oE "assertion violated|invalid end state" pan.log))" ;;
-        check-true)
+        check-true | long-true)
             # shellcheck disable=SC2086
             spin -t -p -g -l $options -k "$(basename "$model").trail" "$model" | tail -n 80
             grep -m 1 "pan:1:" pan.log
@@ -49,6 +55,6 @@ while read -r kind options; do
             exit 1
             ;;
     esac
-done < <(sed -nE 's/^ \* (check|fault): ?/\1 /p' "$model")
+done < <(sed -nE "s/^ \* ($kinds): ?/\1 /p" "$model")
 
 ((count > 0)) || { echo "$(basename "$model") does not say what to check" >&2; exit 2; }

@@ -22,6 +22,7 @@
  *
  * check: -DROUNDS=1 -DKILLS=2
  * check: -DROUNDS=2 -DKILLS=1
+ * long: -DROUNDS=2 -DKILLS=2
  * fault: -DROUNDS=1 -DKILLS=2 -DBUG=1
  * fault: -DROUNDS=1 -DKILLS=2 -DBUG=2
  * fault: -DROUNDS=1 -DKILLS=2 -DBUG=3
