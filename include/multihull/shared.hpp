@@ -34,6 +34,7 @@ struct SharedBytes {
     std::byte* data = nullptr;
     std::size_t size = 0;
 };
+struct FromBytes {};    // keeps what users write in braces apart from what the library does
 SharedBytes make_value(std::size_t size);
 SharedBytes make_array(std::size_t size);
 SharedBytes decode_value_handle(Reader& reader, std::size_t size);
@@ -97,7 +98,7 @@ public:
 
 private:
     friend struct Codec<Value<T>>;
-    explicit Value(detail::SharedBytes bytes) noexcept : bytes_(std::move(bytes)) {}
+    Value(detail::FromBytes, detail::SharedBytes bytes) noexcept : bytes_(std::move(bytes)) {}
     static detail::SharedBytes make() {
         detail::check_shareable<T>();
         return detail::make_value(sizeof(T));
@@ -114,16 +115,18 @@ public:
     using value_type = T;
 
     /// So many values, each T{}. Throws StartError when shared memory is exhausted.
-    explicit Array(std::size_t count) : Array(make(count)) { std::uninitialized_value_construct_n(data(), count); }
-    Array(std::size_t count, const T& initial) : Array(make(count)) {
+    explicit Array(std::size_t count) : Array(detail::FromBytes{}, make(count)) {
+        std::uninitialized_value_construct_n(data(), count);
+    }
+    Array(std::size_t count, const T& initial) : Array(detail::FromBytes{}, make(count)) {
         std::uninitialized_fill_n(data(), count, initial);
     }
     /// The values of a range.
     template <std::ranges::input_range Range>
         requires(!std::is_same_v<std::remove_cvref_t<Range>, Array> &&
                  std::convertible_to<std::ranges::range_reference_t<Range>, T>)
-    explicit Array(Range&& range) : Array(from_range(std::forward<Range>(range))) {}
-    Array(std::initializer_list<T> values) : Array(make(values.size())) {
+    explicit Array(Range&& range) : Array(detail::FromBytes{}, from_range(std::forward<Range>(range))) {}
+    Array(std::initializer_list<T> values) : Array(detail::FromBytes{}, make(values.size())) {
         std::uninitialized_copy(values.begin(), values.end(), data());
     }
 
@@ -158,7 +161,7 @@ public:
 
 private:
     friend struct Codec<Array<T>>;
-    explicit Array(detail::SharedBytes bytes) noexcept : bytes_(std::move(bytes)) {}
+    Array(detail::FromBytes, detail::SharedBytes bytes) noexcept : bytes_(std::move(bytes)) {}
     static detail::SharedBytes make(std::size_t count) {
         detail::check_shareable<T>();
         if (count > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_alloc();
@@ -190,14 +193,18 @@ struct Codec<Value<T>> {
     static void encode(detail::Writer& writer, const Value<T>& value) {
         detail::encode_object(writer, value.bytes_.object);
     }
-    static Value<T> decode(detail::Reader& reader) { return Value<T>(detail::decode_value_handle(reader, sizeof(T))); }
+    static Value<T> decode(detail::Reader& reader) {
+        return {detail::FromBytes{}, detail::decode_value_handle(reader, sizeof(T))};
+    }
 };
 template <class T>
 struct Codec<Array<T>> {
     static void encode(detail::Writer& writer, const Array<T>& array) {
         detail::encode_object(writer, array.bytes_.object);
     }
-    static Array<T> decode(detail::Reader& reader) { return Array<T>(detail::decode_array_handle(reader, sizeof(T))); }
+    static Array<T> decode(detail::Reader& reader) {
+        return {detail::FromBytes{}, detail::decode_array_handle(reader, sizeof(T))};
+    }
 };
 
 }    // namespace multihull

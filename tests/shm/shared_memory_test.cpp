@@ -55,11 +55,12 @@ std::string sentence_of(Function function) {
 // Carries descriptors within this process, as a socket would between two.
 class Carried final : public detail::Attachments {
 public:
-    std::uint32_t put(int descriptor) override {
+    detail::DescriptorTicket put(int descriptor) override {
         descriptors_.push_back(::fcntl(descriptor, F_DUPFD_CLOEXEC, 0));
-        return static_cast<std::uint32_t>(descriptors_.size() - 1);
+        return {0, static_cast<std::uint32_t>(descriptors_.size() - 1), 0};
     }
-    int take(std::uint32_t number) override {
+    int take(const detail::DescriptorTicket& ticket) override {
+        const std::size_t number = ticket.number;
         if (number >= descriptors_.size() || descriptors_[number] < 0) detail::throw_damaged("no such descriptor");
         return std::exchange(descriptors_[number], -1);
     }
