@@ -16,6 +16,14 @@ constexpr std::int64_t kCrowdedLook = 2'000'000;    // ns: for those who found e
 
 constexpr std::uint64_t bit_of(std::uint32_t place) { return std::uint64_t{1} << place % 64; }
 
+// A waker is about to write into the place; it must not meet the next owner there. If it died, it never will.
+void await_grant(const std::atomic<std::uint32_t>& word) noexcept {
+    const std::int64_t patience = os::now_ns() + kLook;
+    for (std::uint32_t state = 0; (state = word.load(std::memory_order_acquire)) != WaitSet::kGranted;) {
+        if (!os::futex_wait(word, state, patience)) return;
+    }
+}
+
 }    // namespace
 
 std::uint32_t WaitSet::enlist(ThreadId self) noexcept {
@@ -45,10 +53,11 @@ bool WaitSet::sleep(std::uint32_t place, std::int64_t deadline) noexcept {
     auto& word = places_[place].word;
     os::futex_wait(word, kWaiting, std::min(deadline, now + kLook));
     if (word.load(std::memory_order_acquire) != kGranted) {
-        waiting_[place / 64].fetch_or(bit_of(place), std::memory_order_seq_cst);
-        return false;
+        if ((waiting_[place / 64].load(std::memory_order_seq_cst) & bit_of(place)) != 0) return false;
+        // A bit that is gone is a decision, and as good as a grant: were it set again, two wake-ups could be decided for this one.
+        await_grant(word);
     }
-    // The bit is set only where this sleeper had set it again while its waker was on the way.
+    // The bit is set only where the grant was meant for the place's last owner.
     waiting_[place / 64].fetch_and(~bit_of(place), std::memory_order_seq_cst);
     places_[place].owner.store(0, std::memory_order_release);
     return true;
@@ -58,12 +67,7 @@ bool WaitSet::withdraw(std::uint32_t place) noexcept {
     if (place == kNoPlace) return true;
     const bool undecided =
         (waiting_[place / 64].fetch_and(~bit_of(place), std::memory_order_seq_cst) & bit_of(place)) != 0;
-    auto& word = places_[place].word;
-    if (!undecided) {
-        // The waker is about to write here; it must not meet the next owner of the place. If it died, it never will.
-        const std::int64_t patience = os::now_ns() + kLook;
-        while (word.load(std::memory_order_acquire) != kGranted && os::futex_wait(word, kWaiting, patience)) {}
-    }
+    if (!undecided) await_grant(places_[place].word);
     places_[place].owner.store(0, std::memory_order_release);
     return undecided;
 }
@@ -105,17 +109,17 @@ void WaitSet::wake_all() noexcept {
 }
 
 void WaitSet::recover(std::uint32_t number) noexcept {
+    // All of the dead one's bits are gone before anybody is woken: one who sleeps again at once must not find a waker choosing them.
     for (std::uint32_t place = 0; place < kPlaces; ++place) {
-        const std::uint32_t owner = places_[place].owner.load(std::memory_order_acquire);
-        if (owner == 0) continue;
-        if ((owner & kNumberMask) == number) {
-            waiting_[place / 64].fetch_and(~bit_of(place), std::memory_order_seq_cst);
-            std::uint32_t dead = owner;
-            places_[place].owner.compare_exchange_strong(dead, 0, std::memory_order_acq_rel);
-        } else {
-            waiting_[place / 64].fetch_and(~bit_of(place), std::memory_order_seq_cst);
-            grant(place);
-        }
+        std::uint32_t owner = places_[place].owner.load(std::memory_order_acquire);
+        if (owner == 0 || (owner & kNumberMask) != number) continue;
+        waiting_[place / 64].fetch_and(~bit_of(place), std::memory_order_seq_cst);
+        places_[place].owner.compare_exchange_strong(owner, 0, std::memory_order_acq_rel);
+    }
+    for (std::uint32_t place = 0; place < kPlaces; ++place) {
+        if (places_[place].owner.load(std::memory_order_acquire) == 0) continue;
+        waiting_[place / 64].fetch_and(~bit_of(place), std::memory_order_seq_cst);
+        grant(place);
     }
 }
 

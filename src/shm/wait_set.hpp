@@ -8,7 +8,9 @@
 // (2) A bit in waiting_ is set by the owner of the place. Whoever clears it, waker or owner, has decided the wake-up: exactly one.
 // (3) The waker that cleared a bit stores kGranted into the place's word, then wakes it. A waker that dies between the two loses
 //     that wake-up, as does a sleeper that dies with it; the recovery of either grants every place. So whoever is woken looks again.
-// (4) Every sleep is bounded; a sleeper that has slept that long sets its bit again.
+// (4) Every sleep is bounded. A sleeper that wakes up by itself and finds its bit gone takes that for a wake-up.
+//
+// No wake-up is lost but with the process that it was decided by or for, which the recovery makes up for: tests/model/wait_set.pml.
 #pragma once
 
 #include "shm/robust_lock.hpp"
@@ -25,6 +27,9 @@ public:
     static constexpr std::size_t kPlaces = 256;
     /// The place of one who found none free: it sleeps for a short time only.
     static constexpr std::uint32_t kNoPlace = ~std::uint32_t{0};
+    /// What a place's word holds.
+    static constexpr std::uint32_t kWaiting = 1;
+    static constexpr std::uint32_t kGranted = 2;
 
     /// Whether somebody may sleep. Read with seq_cst after the change that they wait for was made with seq_cst.
     bool anybody() const noexcept {
@@ -48,9 +53,6 @@ public:
     void recover(std::uint32_t number) noexcept;
 
 private:
-    static constexpr std::uint32_t kWaiting = 1;
-    static constexpr std::uint32_t kGranted = 2;
-
     struct Place {
         std::atomic<std::uint32_t> owner;
         std::atomic<std::uint32_t> word;
