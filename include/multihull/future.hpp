@@ -5,6 +5,7 @@
 #pragma once
 
 #include <multihull/detail/completion.hpp>
+#include <multihull/detail/wait_source.hpp>
 #include <multihull/error.hpp>
 
 #include <chrono>
@@ -22,6 +23,9 @@ namespace detail {
 /// A deadline that lies `timeout` from now, in monotonic nanoseconds.
 std::int64_t deadline_after(std::chrono::nanoseconds timeout) noexcept;
 inline constexpr std::int64_t kNoDeadline = std::numeric_limits<std::int64_t>::max();
+
+/// How wait() sees a task.
+std::shared_ptr<WaitSource> future_source(std::shared_ptr<Completion> completion, std::uint32_t task);
 
 struct Nothing {};
 template <class T>
@@ -97,6 +101,12 @@ public:
     /// A future of `function(value)`, called in this process once the value is there; failures pass through.
     template <class Function>
     auto then(Function function) const;
+
+    /// For multihull::wait.
+    std::shared_ptr<detail::WaitSource> wait_source() const {
+        static_cast<void>(completion());
+        return detail::future_source(completion_, task_);
+    }
 
 private:
     detail::Completion& completion() const {

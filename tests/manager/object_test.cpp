@@ -200,8 +200,11 @@ TEST(ObjectAgainstPython, PrintsAsPythonDoes) {
     std::string input;
     for (int i = 0; i < 6000; ++i) input += values.any(3, true).repr() + "\n";
     EXPECT_EQ(test::python(std::string(kEvaluate) + R"(
+import unicodedata
+# Another version of Unicode shows other characters as themselves.
+same = unicodedata.unidata_version == '14.0.0'
 for line in lines:
-    if repr(value(line)) != line:
+    if repr(value(line)) != line and (same or (line.isascii() and '\\u' not in line and '\\U' not in line)):
         print('printed', ascii(line), 'where Python prints', ascii(repr(value(line))))
         break
 print(len(lines))
