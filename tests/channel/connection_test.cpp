@@ -378,7 +378,8 @@ TEST_P(ConnectionAcrossProcesses, ManyEndsMoveAtOnce) {
         process.start();
         process.join();
     }
-    EXPECT_EQ(test::open_descriptors(), after);
+    // Sockets of zygotes that have ended are closed when the supervisor has seen it.
+    EXPECT_TRUE(test::eventually([&] { return test::open_descriptors() <= after; }));
 }
 
 void die_at_once(Connection) { ::raise(SIGKILL); }

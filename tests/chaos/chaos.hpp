@@ -4,6 +4,7 @@
 #include "os/fault.hpp"
 #include "os/futex.hpp"
 #include "pool/layout.hpp"
+#include "process/exchange.hpp"
 #include "process/zygote.hpp"
 #include "shm/heap.hpp"
 #include "shm/region.hpp"
@@ -264,6 +265,7 @@ public:
         if (const auto server = mh::detail::Zygote::forkserver()) eventually([&] { return server->has_twin(); }, 10s);
         // Started on first use, kept until the end.
         mh::detail::Supervisor::instance();
+        mh::detail::keep_descriptors_of_family();
         mh::shm::Region::instance().own_number();
         // The pool of the test before may be on its way out.
         eventually([&] { return (before_ = take_census()).numbers["homes"] == 0 && take_census() == before_; }, 10s);
