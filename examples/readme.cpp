@@ -1,6 +1,6 @@
 // The README's first program: one task of three crashes, and costs itself alone.
-#include <multihull/pool.hpp>
 #include <iostream>
+#include <multihull/pool.hpp>
 
 int square(int x) {
     if (x == 2) *static_cast<volatile int*>(nullptr) = 1;

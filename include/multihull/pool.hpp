@@ -105,12 +105,12 @@ public:
     /// endless, or too many to keep. `options.chunksize` elements travel together (default 1).
     template <class Function, std::ranges::input_range Range>
     auto imap(Function function, Range&& inputs, TaskOptions options = {}) {
-        return lazy<true>(std::move(function), std::views::all(std::forward<Range>(inputs)), std::move(options));
+        return lazy<true>(std::move(function), std::views::all(std::forward<Range>(inputs)), options);
     }
     /// The same in the order in which they are ready.
     template <class Function, std::ranges::input_range Range>
     auto imap_unordered(Function function, Range&& inputs, TaskOptions options = {}) {
-        return lazy<false>(std::move(function), std::views::all(std::forward<Range>(inputs)), std::move(options));
+        return lazy<false>(std::move(function), std::views::all(std::forward<Range>(inputs)), options);
     }
 
     /// Takes no more tasks; those that were given are finished.
@@ -149,8 +149,7 @@ private:
         I::check();
         if constexpr (!std::is_void_v<typename I::Value>) detail::require_travels<typename I::Value>();
         return ResultRange<Value>(std::make_unique<detail::Imap<F, View, kOrdered>>(engine_, std::move(function),
-                                                                                    std::move(view),
-                                                                                    std::move(options)));
+                                                                                    std::move(view), options));
     }
 
     std::shared_ptr<detail::Engine> engine_;

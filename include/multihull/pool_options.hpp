@@ -59,14 +59,14 @@ struct PoolOptions {
     Limits limits{};                             ///< Of each worker's private memory, and of each task's CPU time.
     unsigned retries = 0;                        ///< Attempts beyond the first.
     RetryOn retry_on = RetryOn::crash | RetryOn::timeout;
-    std::size_t max_tasks_per_child = 0;    ///< A worker is replaced after this many tasks.
+    std::size_t max_tasks_per_child = 0;     ///< A worker is replaced after this many tasks.
     std::size_t max_growth_per_child = 0;    ///< A worker is replaced when its private memory grew by this many bytes.
     Call initializer{};      ///< Called in each worker before its first task. A throw makes the pool a BrokenPool.
     Call exit_function{};    ///< Called in each worker that leaves in good order.
     std::optional<StartMethod> start_method{};
     bool capture_stderr = true;    ///< Keep the last lines of each worker's stderr for error messages.
     bool pass_stderr = true;       ///< And pass on to the program's stderr what was kept.
-    std::string name{};    ///< Shown in messages; "Pool-N" where empty.
+    std::string name{};            ///< Shown in messages; "Pool-N" where empty.
 };
 
 /// Settings of one task, where they differ from its pool's.

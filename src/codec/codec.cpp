@@ -192,9 +192,9 @@ std::array<const std::error_category*, 4> standard_categories() {
 
 void Codec<std::error_code>::encode(detail::Writer& writer, const std::error_code& code) {
     const auto categories = standard_categories();
-    for (std::uint8_t i = 0; i < categories.size(); ++i) {
+    for (std::size_t i = 0; i < categories.size(); ++i) {
         if (code.category() == *categories[i]) {
-            writer.put(i);
+            writer.put(static_cast<std::uint8_t>(i));
             writer.put(code.value());
             return;
         }

@@ -14,6 +14,7 @@
 #include <bit>
 #include <csignal>
 #include <cstring>
+#include <new>
 #include <stdexcept>
 
 namespace multihull::detail {
@@ -157,7 +158,7 @@ Engine::~Engine() {
     if (!ours()) {
         // The copy in a forked child: everything belongs to the parent. The thread does not exist here, and an object of one that
         // was not joined must not be destroyed.
-        if (callback_thread_.joinable()) new std::thread(std::move(callback_thread_));
+        if (callback_thread_.joinable()) new (std::nothrow) std::thread(std::move(callback_thread_));
         return;
     }
     for (std::uint32_t task = 0; task < records_.size(); ++task) {
@@ -516,7 +517,7 @@ bool Engine::try_end(std::uint32_t task, std::uint32_t& state, std::exception_pt
 }
 
 // Needs mutex_. Ends a task that no living worker holds.
-void Engine::end_lost(std::uint32_t task, std::exception_ptr why) {
+void Engine::end_lost(std::uint32_t task, const std::exception_ptr& why) {
     std::uint32_t state = slot(task).state.load(std::memory_order_acquire);
     while (!try_end(task, state, why)) {}
 }

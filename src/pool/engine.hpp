@@ -139,7 +139,7 @@ private:
     void make_room() noexcept;
     void wake_worker() noexcept;
     void wake_all_workers() noexcept;
-    void end_lost(std::uint32_t task, std::exception_ptr why);
+    void end_lost(std::uint32_t task, const std::exception_ptr& why);
     bool try_end(std::uint32_t task, std::uint32_t& state, std::exception_ptr why);
     void put_initial_call(const Call& call, std::uint64_t& offset, std::uint64_t& size);
     TaskSlot& slot(std::uint32_t task) const noexcept { return home_.slots[task]; }

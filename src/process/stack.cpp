@@ -38,11 +38,14 @@ std::string describe(const Frame& frame) {
 
 // Without the outermost calls that only pass on: a task's reader looks for the task.
 std::size_t shown_frames(const std::vector<Frame>& frames) {
-    constexpr std::string_view kPassingOn[] = {"std::", "multihull::detail::", "_ZSt", "_ZZN9multihull6detail", "_ZN9multihull6detail"};
+    constexpr std::string_view kPassingOn[] = {"std::", "multihull::detail::", "_ZSt", "_ZZN9multihull6detail",
+                                               "_ZN9multihull6detail"};
     std::size_t count = frames.size();
     while (count > 1) {
         const std::string& name = frames[count - 1].function;
-        const auto begins = [&](std::string_view prefix) { return name.find(prefix) < std::min(name.find('('), name.find('<')); };
+        const auto begins = [&](std::string_view prefix) {
+            return name.find(prefix) < std::min(name.find('('), name.find('<'));
+        };
         if (!std::any_of(std::begin(kPassingOn), std::end(kPassingOn), begins)) {
             break;
         }

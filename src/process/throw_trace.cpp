@@ -197,7 +197,8 @@ void call_with_throw_trace(void (*function)(void*), void* context) {
 std::size_t frames_of_task(std::span<const std::uintptr_t> frames) noexcept {
     const auto begin = reinterpret_cast<std::uintptr_t>(&multihull_call_traced);
     const auto end = reinterpret_cast<std::uintptr_t>(multihull_call_traced_end);
-    const auto caller = std::find_if(frames.begin(), frames.end(), [&](std::uintptr_t frame) { return frame >= begin && frame < end; });
+    const auto caller =
+        std::find_if(frames.begin(), frames.end(), [&](std::uintptr_t frame) { return frame >= begin && frame < end; });
     return static_cast<std::size_t>(caller - frames.begin());
 }
 

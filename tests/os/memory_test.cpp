@@ -1,7 +1,7 @@
 // Anonymous shared memory and waiting on it.
+#include "os/memory.hpp"
 #include "os/clock.hpp"
 #include "os/futex.hpp"
-#include "os/memory.hpp"
 
 #include <gtest/gtest.h>
 

@@ -54,9 +54,7 @@ private:
     std::string text_;
 };
 
-__attribute__((noinline)) int throw_unheard(int code) {
-    throw Unheard("code " + std::to_string(code));
-}
+__attribute__((noinline)) int throw_unheard(int code) { throw Unheard("code " + std::to_string(code)); }
 
 class ApplyTest : public test::StartMethodTest {};
 INSTANTIATE_TEST_SUITE_P(EachStartMethod, ApplyTest, test::each_start_method(), test::start_method_name);
@@ -101,7 +99,9 @@ TEST_P(ApplyTest, returns_what_is_not_plain) {
     Pool pool(1);
     const Tree tree{1, {{2, {{3, {}}}}, {4, {}}}};
     EXPECT_EQ(pool.apply([](Tree t) { return t; }, tree), tree);
-    EXPECT_EQ(pool.apply([] { return std::map<std::string, std::set<int>>{{"a", {1, 2}}, {"b", {}}}; }),
+    EXPECT_EQ(pool.apply([] {
+        return std::map<std::string, std::set<int>>{{"a", {1, 2}}, {"b", {}}};
+    }),
               (std::map<std::string, std::set<int>>{{"a", {1, 2}}, {"b", {}}}));
     EXPECT_EQ(pool.apply([] { return std::optional<std::string>(); }), std::nullopt);
     EXPECT_EQ(pool.apply([] { return std::variant<int, std::string>("text"); }),
@@ -157,8 +157,9 @@ TEST_P(ApplyTest, standard_exceptions_come_back_as_themselves) {
     EXPECT_THROW(pool.apply([] { return std::vector<int>().at(1); }), std::out_of_range);
     EXPECT_THROW(pool.apply([]() -> int { throw std::bad_alloc(); }), std::bad_alloc);
     EXPECT_THROW(pool.apply([] { return std::any_cast<int>(std::any("no")); }), std::bad_any_cast);
-    const auto error = thrown_by<std::system_error>(
-        [&] { pool.apply([] { throw std::system_error(ENOENT, std::generic_category(), "opening"); }); });
+    const auto error = thrown_by<std::system_error>([&] {
+        pool.apply([] { throw std::system_error(ENOENT, std::generic_category(), "opening"); });
+    });
     EXPECT_EQ(error.code(), std::errc::no_such_file_or_directory);
     EXPECT_THROW(pool.apply([] { return std::filesystem::file_size("/nowhere/at/all"); }),
                  std::filesystem::filesystem_error);
@@ -202,7 +203,8 @@ TEST_P(ApplyTest, takes_tasks_from_many_threads) {
             for (int i = 0; i < 300; ++i) {
                 futures.push_back(pool.apply_async(add, t * 1000, i));
                 if (i % 50 == 0 && pool.map([](int x) { return -x; }, {1, 2, 3}) != std::vector{-1, -2, -3}) ++wrong;
-                if (i % 100 == 0 && pool.apply([](int x) { return std::to_string(x); }, i) != std::to_string(i)) ++wrong;
+                if (i % 100 == 0 && pool.apply([](int x) { return std::to_string(x); }, i) != std::to_string(i))
+                    ++wrong;
             }
             for (int i = 0; i < 300; ++i) {
                 if (futures[static_cast<std::size_t>(i)].get() != t * 1000 + i) ++wrong;
@@ -230,7 +232,8 @@ TEST_P(ApplyTest, keeps_ten_thousand_results_until_they_are_asked_for) {
     Pool pool(2);
     std::vector<multihull::Future<std::string>> futures;
     for (int i = 0; i < 10'000; ++i) {
-        futures.push_back(pool.apply_async([](int x) { return std::string(static_cast<std::size_t>(x % 300), 'r'); }, i));
+        futures.push_back(pool.apply_async([](int x) { return std::string(static_cast<std::size_t>(x % 300), 'r'); },
+                                           i));
     }
     for (int i = 9'999; i >= 0; --i) {
         ASSERT_EQ(futures[static_cast<std::size_t>(i)].get().size(), static_cast<std::size_t>(i % 300));

@@ -39,7 +39,8 @@ INSTANTIATE_TEST_SUITE_P(EachStartMethod, FutureTest, test::each_start_method(),
 
 TEST_P(FutureTest, get_may_be_called_again_and_from_copies) {
     Pool pool(1);
-    const Future<std::string> future = pool.apply_async([](int n) { return std::string(static_cast<std::size_t>(n), 'f'); }, 1000);
+    const Future<std::string> future =
+        pool.apply_async([](int n) { return std::string(static_cast<std::size_t>(n), 'f'); }, 1000);
     const Future<std::string> copy = future;    // NOLINT: the copy is what is tested
     EXPECT_EQ(future.get(), std::string(1000, 'f'));
     EXPECT_EQ(future.get(), std::string(1000, 'f'));
@@ -339,7 +340,8 @@ TEST_P(FutureTest, then_gives_a_future_of_what_follows) {
     bool ran = false;
     pool.apply_async([] {}).then([&] { ran = true; }).get();
     EXPECT_TRUE(ran);
-    const auto sum = pool.map_async(square, {1, 2, 3}).then([](const std::vector<int>& v) { return v[0] + v[1] + v[2]; });
+    const auto sum =
+        pool.map_async(square, {1, 2, 3}).then([](const std::vector<int>& v) { return v[0] + v[1] + v[2]; });
     EXPECT_EQ(sum.get(), 14);
 }
 
@@ -381,9 +383,10 @@ TEST_P(FutureTest, map_calls_back_once_for_all_its_elements) {
     {
         Pool pool(3);
         for (int i = 0; i < 50; ++i) {
-            pool.map_async(square, std::views::iota(0, 20)).add_done_callback([&](const Future<std::vector<int>>& future) {
-                if (future.get().back() == 361) ++calls;
-            });
+            pool.map_async(square, std::views::iota(0, 20))
+                .add_done_callback([&](const Future<std::vector<int>>& future) {
+                    if (future.get().back() == 361) ++calls;
+                });
         }
     }
     EXPECT_EQ(calls, 50);

@@ -163,8 +163,8 @@ TEST_P(ImapTest, gives_the_same_with_any_chunksize) {
     Pool pool(3);
     for (const std::size_t chunksize : {1u, 2u, 7u, 100u, 1000u}) {
         int expected = 0;
-        for (const auto& text : pool.imap([](int x) { return std::to_string(x); }, std::views::iota(0, 100),
-                                          {.chunksize = chunksize})) {
+        for (const auto& text :
+             pool.imap([](int x) { return std::to_string(x); }, std::views::iota(0, 100), {.chunksize = chunksize})) {
             ASSERT_EQ(text, std::to_string(expected++));
         }
         ASSERT_EQ(expected, 100);
@@ -304,8 +304,8 @@ TEST_P(ImapTest, that_is_dropped_lets_what_runs_finish) {
         return value;
     };
     {
-        auto range = pool.imap(
-            count, std::views::iota(0) | std::views::transform([&](int i) { return std::tuple(board.path(), i); }));
+        auto range = pool.imap(count, std::views::iota(0) |
+                                          std::views::transform([&](int i) { return std::tuple(board.path(), i); }));
         EXPECT_EQ(range.next(), 0);
         ASSERT_TRUE(board.wait_until_at_least(test::kHeld, 1));
     }

@@ -136,7 +136,11 @@ TEST_P(MapTest, carries_types_that_are_not_plain) {
     for (int i = 0; i < 300; ++i) EXPECT_EQ(counts[static_cast<std::size_t>(i)], i + 2);
     EXPECT_EQ(pool.map([](const std::string& text) { return text.size(); }, std::vector<std::string>{"a", "abc"}),
               (std::vector<std::size_t>{1, 3}));
-    EXPECT_EQ(pool.map([](int x) { return std::map<int, std::string>{{x, std::to_string(x)}}; }, {1, 2}),
+    EXPECT_EQ(pool.map(
+                  [](int x) {
+                      return std::map<int, std::string>{{x, std::to_string(x)}};
+                  },
+                  {1, 2}),
               (std::vector<std::map<int, std::string>>{{{1, "1"}}, {{2, "2"}}}));
 }
 
@@ -161,7 +165,8 @@ TEST_P(MapTest, splits_tuples_into_arguments) {
     EXPECT_EQ(pool.starmap(weigh, std::map<int, double>{{2, 0.5}, {3, 1.5}}), expected);
     EXPECT_EQ(pool.starmap(weigh, {std::tuple(2, 0.5), std::tuple(3, 1.5)}), expected);
     EXPECT_EQ(pool.starmap_async(weigh, std::vector<std::pair<int, double>>{{2, 0.5}, {3, 1.5}}).get(), expected);
-    EXPECT_EQ(pool.starmap([](const std::string& text, int n, bool upper) { return text + std::to_string(n) + (upper ? "U" : "l"); },
+    EXPECT_EQ(pool.starmap([](const std::string& text, int n,
+                              bool upper) { return text + std::to_string(n) + (upper ? "U" : "l"); },
                            std::vector<std::tuple<std::string, int, bool>>{{"a", 1, true}, {"b", 2, false}}),
               (std::vector<std::string>{"a1U", "b2l"}));
 }
@@ -260,7 +265,8 @@ TEST_P(MapTest, carries_elements_of_megabytes) {
         },
         inputs);
     ASSERT_EQ(outputs.size(), 12u);
-    for (int i = 0; i < 12; ++i) ASSERT_EQ(outputs[static_cast<std::size_t>(i)], std::vector<int>(std::size_t{1} << 20, i + 1));
+    for (int i = 0; i < 12; ++i)
+        ASSERT_EQ(outputs[static_cast<std::size_t>(i)], std::vector<int>(std::size_t{1} << 20, i + 1));
 }
 
 }    // namespace

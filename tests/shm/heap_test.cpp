@@ -1,6 +1,6 @@
 // The heap of shared memory: blocks that don't overlap, memory that comes back, nothing shared with a forked child.
-#include "shm/growth.hpp"
 #include "shm/heap.hpp"
+#include "shm/growth.hpp"
 #include "shm/region.hpp"
 
 #include <gtest/gtest.h>

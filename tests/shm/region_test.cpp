@@ -69,7 +69,8 @@ TEST(RegionTest, extents_are_claimed_once_and_read_as_zeros) {
         region.at(claimed.back())[0] = std::byte{7};
     }
     for (int i = 0; i < 20; ++i) {
-        region.release_extents(claimed[static_cast<std::size_t>(i)], shm::kExtentSize * static_cast<std::size_t>(1 + i % 3));
+        region.release_extents(claimed[static_cast<std::size_t>(i)],
+                               shm::kExtentSize * static_cast<std::size_t>(1 + i % 3));
     }
     const Offset again = region.claim_extents(shm::kExtentSize * 3);
     for (std::size_t i = 0; i < 3 * shm::kExtentSize; i += 4096) ASSERT_EQ(region.at(again)[i], std::byte{0});

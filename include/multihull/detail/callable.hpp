@@ -140,10 +140,10 @@ using ResultOf = typename InvocationOf<F, Args...>::Value;
 // A thunk that is on the list of what workers may run for as long as the program refers to it.
 template <Thunk kThunk>
 struct Registered {
-    static inline const ThunkRegistration registration{kThunk};
+    static inline const ThunkRegistration kRegistration{kThunk};
 
     static Token token() {
-        static_cast<void>(&registration);
+        static_cast<void>(&kRegistration);
         static const Token token = token_of(reinterpret_cast<const void*>(kThunk));
         return token;
     }

@@ -28,7 +28,7 @@ public:
     explicit SpanOutputArchive(Writer& writer) : OutputArchive(this), writer_(writer), outer_(writer.archive_) {
         writer.archive_ = this;
     }
-    ~SpanOutputArchive() { writer_.archive_ = outer_; }
+    ~SpanOutputArchive() override { writer_.archive_ = outer_; }
     SpanOutputArchive(const SpanOutputArchive&) = delete;
     SpanOutputArchive& operator=(const SpanOutputArchive&) = delete;
 
@@ -74,7 +74,7 @@ public:
     explicit SpanInputArchive(Reader& reader) : InputArchive(this), reader_(reader), outer_(reader.archive_) {
         reader.archive_ = this;
     }
-    ~SpanInputArchive() { reader_.archive_ = outer_; }
+    ~SpanInputArchive() override { reader_.archive_ = outer_; }
     SpanInputArchive(const SpanInputArchive&) = delete;
     SpanInputArchive& operator=(const SpanInputArchive&) = delete;
 

@@ -84,7 +84,7 @@ public:
         : engine_(std::move(engine)),
           function_(std::move(function)),
           view_(std::move(view)),
-          options_(std::move(options)),
+          options_(options),
           chunk_(std::max<std::size_t>(options_.chunksize, 1)),
           window_(worker_count(*engine_) * 4) {}
 
