@@ -1,5 +1,6 @@
 // Time-outs, CPU time, memory, retries, and workers that are replaced in good time.
 #include "support/board.hpp"
+#include "support/sanitizer.hpp"
 #include "support/start_methods.hpp"
 
 #include <multihull/pool.hpp>
@@ -18,6 +19,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <unistd.h>
 #include <vector>
 
@@ -238,13 +240,13 @@ TEST_P(LimitsTest, cpu_time_is_limited) {
 
 TEST_P(LimitsTest, memory_is_limited_for_the_pool) {
     Pool pool({.processes = 2, .limits = {.memory = std::size_t{256} << 20}});
-    EXPECT_THROW(pool.apply(eat, std::size_t{1} << 30), std::bad_alloc);
+    EXPECT_THROW(pool.apply(eat, std::size_t{1} << 30), test::OutOfMemory);
     EXPECT_EQ(pool.apply(eat, std::size_t{16} << 20), std::size_t{16} << 20);
-    EXPECT_THROW(pool.map(eat_on_three, std::views::iota(0, 10)), std::bad_alloc);
+    EXPECT_THROW(pool.map(eat_on_three, std::views::iota(0, 10)), test::OutOfMemory);
     auto range = pool.imap(eat_on_three, std::views::iota(0, 6), {.chunksize = 6});
     for (int i = 0; i < 6; ++i) {
         if (i == 3) {
-            EXPECT_THROW(range.next(), std::bad_alloc);
+            EXPECT_THROW(range.next(), test::OutOfMemory);
         } else {
             EXPECT_EQ(range.next(), 1024u);
         }
@@ -253,13 +255,13 @@ TEST_P(LimitsTest, memory_is_limited_for_the_pool) {
 
 TEST_P(LimitsTest, memory_is_limited_for_a_task) {
     Pool pool(1);
-    EXPECT_THROW(pool.apply({.memory = std::size_t{64} << 20}, eat, std::size_t{256} << 20), std::bad_alloc);
+    EXPECT_THROW(pool.apply({.memory = std::size_t{64} << 20}, eat, std::size_t{256} << 20), test::OutOfMemory);
     EXPECT_EQ(pool.apply(eat, std::size_t{256} << 20), std::size_t{256} << 20);
     Pool strict({.processes = 1, .limits = {.memory = std::size_t{64} << 20}});
-    EXPECT_THROW(strict.apply(eat, std::size_t{256} << 20), std::bad_alloc);
+    EXPECT_THROW(strict.apply(eat, std::size_t{256} << 20), test::OutOfMemory);
     EXPECT_EQ(strict.apply({.memory = std::size_t{1} << 30}, eat, std::size_t{256} << 20), std::size_t{256} << 20);
     EXPECT_EQ(strict.apply({.memory = std::size_t{0}}, eat, std::size_t{256} << 20), std::size_t{256} << 20);
-    EXPECT_THROW(strict.apply(eat, std::size_t{256} << 20), std::bad_alloc);
+    EXPECT_THROW(strict.apply(eat, std::size_t{256} << 20), test::OutOfMemory);
 }
 
 TEST_P(LimitsTest, the_arrays_of_a_map_dont_count) {
@@ -267,7 +269,7 @@ TEST_P(LimitsTest, the_arrays_of_a_map_dont_count) {
     const std::vector<std::int64_t> inputs(std::size_t{8} << 20, 5);
     EXPECT_EQ(pool.map([](std::int64_t x) { return x + 1; }, inputs),
               std::vector<std::int64_t>(std::size_t{8} << 20, 6));
-    EXPECT_THROW(pool.apply([](const std::vector<std::int64_t>& v) { return v.size(); }, inputs), std::bad_alloc);
+    EXPECT_THROW(pool.apply([](const std::vector<std::int64_t>& v) { return v.size(); }, inputs), test::OutOfMemory);
 }
 
 TEST_P(LimitsTest, retries_are_for_the_outcomes_that_are_worth_one) {
@@ -333,7 +335,8 @@ TEST_P(LimitsTest, retries_count_for_each_element_of_a_map) {
 }
 
 TEST_P(LimitsTest, memory_limits_and_retries_work_together) {
-    Pool pool({.processes = 1, .limits = {.memory = std::size_t{64} << 20}, .retries = 2, .retry_on = RetryOn::memory});
+    constexpr RetryOn kWorth = std::is_same_v<test::OutOfMemory, std::bad_alloc> ? RetryOn::memory : RetryOn::crash;
+    Pool pool({.processes = 1, .limits = {.memory = std::size_t{64} << 20}, .retries = 2, .retry_on = kWorth});
     const auto eat_until = [](const std::string& path, std::size_t bytes) {
         const auto attempt = ++Board(path)[0];
         return eat(attempt < 3 ? bytes : 10);
@@ -341,7 +344,7 @@ TEST_P(LimitsTest, memory_limits_and_retries_work_together) {
     EXPECT_EQ(pool.apply(eat_until, board_.path(), std::size_t{1} << 30), 10u);
     EXPECT_EQ(board_[0], 3);
     board_[0] = -1000;
-    EXPECT_THROW(pool.apply(eat_until, board_.path(), std::size_t{1} << 30), std::bad_alloc);
+    EXPECT_THROW(pool.apply(eat_until, board_.path(), std::size_t{1} << 30), test::OutOfMemory);
     EXPECT_EQ(board_[0], -997);
     EXPECT_EQ(pool.apply(square, 2), 4);
 }
