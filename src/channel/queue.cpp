@@ -63,7 +63,8 @@ public:
     using Repair = void (*)(QueueData&);
     Hold(QueueData& data, shm::RobustLock& lock, shm::ThreadId self, Repair repair) noexcept
         : lock_(lock), self_(self) {
-        if (lock.lock(self, os::kNever) == shm::Acquired::orphaned) {
+        // A recovery that has it already was cut off by a death, and this one is in its place.
+        if (lock.lock(self, os::kNever) != shm::Acquired::yes) {
             repair(data);
             lock.mark_consistent(self);
         }
@@ -82,34 +83,35 @@ public:
     HoldBlocks(QueueData& data, shm::ThreadId self) noexcept : Hold(data, data.block_lock, self, repair_blocks) {}
 };
 
-void free_if(QueueData& data, std::uint32_t index, std::uint32_t state, shm::ThreadId self) {
-    const HoldBlocks hold(data, self);
-    if (block_at(data, index)->state.load(std::memory_order_relaxed) == state) free_block_locked(data, index);
+// A message that did not get all the way in, or that was taken by one who died over it, is its process's own: the recovery of that
+// process, which comes here first, gives the block back. Freeing it here would be wrong: whoever dies between that and striking the note
+// out makes the next one free it again, whosever it is by then.
+void leave_block_to_recovery(QueueData& data, const Pending& pending, std::uint32_t number) {
+    if (pending.block == 0) return;
+    auto& state = block_at(data, pending.block - 1)->state;
+    if (state.load(std::memory_order_relaxed) == Block::queued) {
+        state.store(Block::loaned | number << 8, std::memory_order_relaxed);
+    }
+    in_order();
+    os::kill_point(os::KillPoint::queue_repaired);
 }
 
-shm::ThreadId repairing_thread(const shm::RobustLock& lock) {
-    // The recovery holds locks under a number of its own.
-    return lock.is_owner(shm::kRecoverer) ? shm::kRecoverer : shm::this_thread();
-}
-
-// A block that was on its way in and did not get there is nobody's.
 void repair_put(QueueData& data) {
     Pending& pending = data.pending_put;
-    if (pending.number.load(std::memory_order_relaxed) != 0 &&
-        pending.total == data.put_total.load(std::memory_order_relaxed)) {
-        free_if(data, pending.block - 1, Block::queued, repairing_thread(data.put_lock));
+    const std::uint32_t number = pending.number.load(std::memory_order_relaxed);
+    if (number != 0 && pending.total == data.put_total.load(std::memory_order_relaxed)) {
+        leave_block_to_recovery(data, pending, number);
     }
     pending.number.store(0, std::memory_order_release);
     data.known_hops = ~std::uint32_t{0};    // read anew
 }
 
-// A message that was taken by one who died before he had written down that it is his, was his.
 void repair_take(QueueData& data) {
     Pending& pending = data.pending_take;
     const std::uint32_t number = pending.number.load(std::memory_order_relaxed);
     const std::uint64_t taken = data.taken_total.load(std::memory_order_relaxed);
     if (taken > pending.total && number != 0) {
-        if (pending.block != 0) free_if(data, pending.block - 1, Block::queued, repairing_thread(data.take_lock));
+        leave_block_to_recovery(data, pending, number);
         if (data.joinable != 0) {
             data.taken_by[number].store(static_cast<std::uint16_t>(data.pending_count), std::memory_order_relaxed);
         }
@@ -221,6 +223,7 @@ public:
             data_.pending_put.number.store(number(), std::memory_order_release);
             in_order();
             block_at(data_, block - 1)->state.store(Block::queued, std::memory_order_relaxed);
+            os::kill_point(os::KillPoint::block_queued);
         }
         place.position += slots;
         data_.put_at[(total + 1) % 2] = place;

@@ -205,7 +205,8 @@ RegisterKind::RegisterKind(ObjectKind kind, KindRules kind_rules) noexcept {
 }
 
 Guard::Guard(ObjectHead& head, ThreadId self) noexcept : head_(head), self_(self) {
-    if (head.guard.lock(self, os::kNever) == Acquired::orphaned) {
+    // A recovery that has it already was cut off by a death, and this one is in its place.
+    if (head.guard.lock(self, os::kNever) != Acquired::yes) {
         const std::uint32_t state = head.state.load(std::memory_order_relaxed);
         if (state != 0 && stage_of(state) == Stage::ending) {
             finish_ending(head, index_of(head));

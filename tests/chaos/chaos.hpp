@@ -93,9 +93,9 @@ inline const char* name_of(KillPoint point) {
         "extent_claimed",     "zygote_request",  "zygote_forked",       "zygote_reaped",   "lock_taken",
         "lock_before_sleep",  "lock_released",   "object_claimed",      "object_referred", "object_ending",
         "waiter_enlisted",    "waiter_chosen",   "waiter_granted",      "permit_taken",    "permit_returned",
-        "barrier_arrived",    "barrier_tripped", "put_slot_written",    "put_published",   "put_before_wake",
-        "get_copied",         "get_taken",       "block_loaned",        "block_freed",     "ring_grown",
-        "descriptor_asked",   "descriptor_kept", "descriptor_given"};
+        "barrier_arrived",    "barrier_tripped", "put_slot_written",    "block_queued",    "put_published",
+        "put_before_wake",    "get_copied",      "get_taken",           "block_loaned",    "block_freed",
+        "ring_grown",         "queue_repaired",  "descriptor_asked",    "descriptor_kept", "descriptor_given"};
     static_assert(std::size(names) == mh::os::kKillPointCount);
     return names[static_cast<std::uint32_t>(point)];
 }

@@ -198,9 +198,9 @@ TEST_P(SharedObjectChaos, a_queue_survives_a_death_at_each_point_of_its_protocol
     if (!multihull::os::kFailpoints) GTEST_SKIP() << "this build has no kill points";
     for (const KillPoint point :
          {KillPoint::lock_taken, KillPoint::lock_before_sleep, KillPoint::lock_released, KillPoint::waiter_enlisted,
-          KillPoint::waiter_chosen, KillPoint::waiter_granted, KillPoint::put_slot_written, KillPoint::put_published,
-          KillPoint::put_before_wake, KillPoint::get_copied, KillPoint::get_taken, KillPoint::block_loaned,
-          KillPoint::block_freed}) {
+          KillPoint::waiter_chosen, KillPoint::waiter_granted, KillPoint::put_slot_written, KillPoint::block_queued,
+          KillPoint::put_published, KillPoint::put_before_wake, KillPoint::get_copied, KillPoint::get_taken,
+          KillPoint::block_loaned, KillPoint::block_freed}) {
         for (const std::size_t maxsize : {std::size_t{0}, std::size_t{3}}) {
             Stage stage(maxsize);
             const std::string what = std::string(chaos::name_of(point)) + ", maxsize " + std::to_string(maxsize);
