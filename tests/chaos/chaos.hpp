@@ -13,6 +13,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <charconv>
 #include <chrono>
@@ -272,15 +273,17 @@ public:
     }
     ~NothingLeft() {
         Census after;
-        const bool same = eventually(
+        // Less is fine: something of the test before may have been on its way out, and have been counted.
+        const bool nothing = eventually(
             [&] {
                 after = take_census();
-                return after == before_;
+                return std::all_of(after.numbers.begin(), after.numbers.end(),
+                                   [&](const auto& entry) { return entry.second <= before_.numbers[entry.first]; });
             },
             20s);
-        if (same) return;
+        if (nothing) return;
         for (const auto& [what, count] : after.numbers) {
-            EXPECT_EQ(count, before_.numbers[what]) << what << " left (seed " << seed() << ")";
+            EXPECT_LE(count, before_.numbers[what]) << what << " left (seed " << seed() << ")";
         }
     }
     NothingLeft(const NothingLeft&) = delete;
