@@ -198,6 +198,7 @@ struct ClientOptions {
 
 /// Connects to a Listener, ours or Python's. Throws Error when nobody listens there, AuthenticationError when the keys differ,
 /// WaitTimeout.
+// NOLINTNEXTLINE(readability-identifier-naming): as Python has it
 Connection Client(std::string_view address, const ClientOptions& options = {});
 
 }    // namespace multihull

@@ -12,6 +12,7 @@ namespace multihull {
 ///
 /// An end that was moved into another process is closed here, so that each side sees the other's end. A process started by `fork`
 /// inherits copies of all ends that are open then, as of every descriptor, and holds them open for as long as it lives.
+// NOLINTNEXTLINE(readability-identifier-naming): as Python has it
 std::pair<Connection, Connection> Pipe(bool duplex = true);
 
 }    // namespace multihull

@@ -172,7 +172,9 @@ std::uint64_t Connection::receive_length(std::int64_t deadline, std::vector<File
     std::vector<os::Fd> fds;
     const os::Streamed got =
         os::receive_all(socket, std::span(header).first(4), descriptors != nullptr && unix_ ? &fds : nullptr, deadline);
-    for (auto& fd : fds) descriptors->emplace_back(fd.release());
+    if (descriptors != nullptr) {
+        for (auto& fd : fds) descriptors->emplace_back(fd.release());
+    }
     if (got.end != os::StreamEnd::none) {
         if (got.bytes != 0) close();
         throw_end(got, "receiving", got.bytes != 0);

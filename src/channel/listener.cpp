@@ -172,30 +172,24 @@ std::optional<Connection> Listener::State::accept_pending() {
 // Moves every handshake on as far as it goes now; answers the first that has succeeded.
 std::optional<Connection> Listener::State::go_on() {
     for (auto entry = pending.begin(); entry != pending.end();) {
-        auto& [handshake, from] = *entry;
-        const auto drop = [&](const char* why) {
-            log(LogLevel::warning, "a client" + (from.empty() ? std::string() : " from " + from) +
-                                       " of the listener at " + address + " was turned away: " + why);
-            entry = pending.erase(entry);
-        };
-        switch (handshake.go_on()) {
-            case Handshake::State::done: {
-                last_accepted = from;
-                Connection connection(handshake.take_socket());
-                pending.erase(entry);
-                return connection;
-            }
-            case Handshake::State::failed:
-                drop(handshake.failure());
-                break;
-            case Handshake::State::going:
-                if (os::now_ns() >= handshake.deadline()) {
-                    drop("it did not prove in time that it knows the key");
-                } else {
-                    ++entry;
-                }
-                break;
+        SocketHandshake& handshake = entry->first;
+        const Handshake::State state = handshake.go_on();
+        if (state == Handshake::State::going && os::now_ns() < handshake.deadline()) {
+            ++entry;
+            continue;
         }
+        const std::string from = entry->second;
+        if (state == Handshake::State::done) {
+            Connection connection(handshake.take_socket());
+            pending.erase(entry);
+            last_accepted = from;
+            return connection;
+        }
+        const char* const why =
+            state == Handshake::State::failed ? handshake.failure() : "it did not prove in time that it knows the key";
+        log(LogLevel::warning, "a client" + (from.empty() ? std::string() : " from " + from) + " of the listener at " +
+                                   address + " was turned away: " + why);
+        entry = pending.erase(entry);
     }
     return std::nullopt;
 }

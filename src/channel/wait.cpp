@@ -79,7 +79,7 @@ private:
     std::map<Key, std::vector<int>> eventfds_;    // of tasks that have a callback
 };
 
-const ForkChildHook forget_waits([] { FutureWaits::the_waits.store(nullptr); });
+const ForkChildHook kForgetWaits([] { FutureWaits::the_waits.store(nullptr); });
 
 class FutureSource final : public WaitSource {
 public:

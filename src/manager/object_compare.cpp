@@ -23,6 +23,11 @@ std::partial_ordering compare(std::int64_t left, double right) noexcept {
     return 0.0 <=> right - static_cast<double>(whole);
 }
 
+std::partial_ordering reversed(std::partial_ordering order) noexcept {
+    if (std::is_lt(order)) return std::partial_ordering::greater;
+    return std::is_gt(order) ? std::partial_ordering::less : order;
+}
+
 // A good spreading of a number's bits (the finalizer of splitmix64): tables take the lowest ones.
 std::size_t mixed(std::uint64_t bits) noexcept {
     bits += 0x9e3779b97f4a7c15;
@@ -62,13 +67,13 @@ std::partial_ordering Object::compare_numbers(const Object& left, const Object& 
     const auto* const b = std::get_if<double>(&right.value_);
     if (a != nullptr && b != nullptr) return *a <=> *b;
     if (b != nullptr) return compare(left.as_int(), *b);
-    if (a != nullptr) return 0 <=> compare(right.as_int(), *a);
+    if (a != nullptr) return reversed(compare(right.as_int(), *a));
     return left.as_int() <=> right.as_int();
 }
 
 bool operator==(const Object& left, const Object& right) {
     using Type = Object::Type;
-    if (left.is_number() && right.is_number()) return Object::compare_numbers(left, right) == 0;
+    if (left.is_number() && right.is_number()) return std::is_eq(Object::compare_numbers(left, right));
     if (left.type() != right.type()) return false;
     switch (left.type()) {
         case Type::none:
