@@ -106,9 +106,11 @@ public:
     void close() { core_.close(); }
     bool closed() const noexcept { return core_.closed(); }
 
+    /// For multihull::wait(): ready when get() would not wait.
+    std::shared_ptr<detail::WaitSource> wait_source() const { return core_.wait_source(); }
+
 protected:
     friend struct Codec<Queue<T>>;
-    friend class WaitAccess;
     explicit Queue(detail::QueueCore core) noexcept : core_(std::move(core)) {}
     static detail::QueueCore make(std::size_t maxsize, bool joinable) {
         detail::require_travels<T>();

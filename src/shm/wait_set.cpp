@@ -108,6 +108,12 @@ void WaitSet::wake_all() noexcept {
     }
 }
 
+void WaitSet::interrupt(std::uint32_t place) noexcept {
+    if (place >= kPlaces) return;
+    waiting_[place / 64].fetch_and(~bit_of(place), std::memory_order_seq_cst);
+    grant(place);
+}
+
 void WaitSet::recover(std::uint32_t number) noexcept {
     // All of the dead one's bits are gone before anybody is woken: one who sleeps again at once must not find a waker choosing them.
     for (std::uint32_t place = 0; place < kPlaces; ++place) {

@@ -49,6 +49,8 @@ public:
     /// Wakes one; false when nobody waits.
     bool wake_one() noexcept;
     void wake_all() noexcept;
+    /// Wakes the one in that place, whoever it is, for no reason that others could do with.
+    void interrupt(std::uint32_t place) noexcept;
     /// Wakes everybody, because one who was woken, or who was waking, may have died; the dead one's own places are free again.
     void recover(std::uint32_t number) noexcept;
 

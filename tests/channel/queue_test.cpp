@@ -4,6 +4,7 @@
 #include <multihull/queue.hpp>
 #include <multihull/shared.hpp>
 #include <multihull/sync.hpp>
+#include <multihull/wait.hpp>
 
 #include "shm/objects.hpp"
 #include "support/board.hpp"
@@ -196,6 +197,28 @@ TEST_P(QueueTest, handles_travel_inside_messages) {
     full.put(answers);
     EXPECT_FALSE(full.try_put(answers));
     static_cast<void>(full.get());
+}
+
+void put_later(multihull::Event go, Queue<int> queue) {
+    go.wait();
+    queue.put(5);
+}
+
+TEST_P(QueueTest, can_be_waited_for_among_others) {
+    Queue<int> first, second;
+    multihull::Event go;
+    Process process(put_later, go, second);
+    process.start();
+    EXPECT_TRUE(multihull::wait({first, second}, 1ms).empty());
+    std::thread later([&] { go.set(); });
+    EXPECT_EQ(multihull::wait({first, second}), std::vector<std::size_t>{1});
+    later.join();
+    first.put(1);
+    EXPECT_EQ(multihull::wait({first, second}), (std::vector<std::size_t>{0, 1}));
+    EXPECT_EQ(second.get(), 5);
+    EXPECT_EQ(multihull::wait({second, process}), std::vector<std::size_t>{1});
+    second.close();
+    EXPECT_EQ(multihull::wait({second}), std::vector<std::size_t>{0});
 }
 
 int take_one(Queue<int> queue) { return queue.get(); }

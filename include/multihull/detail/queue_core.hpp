@@ -2,10 +2,12 @@
 #pragma once
 
 #include <multihull/detail/shared_object.hpp>
+#include <multihull/detail/wait_source.hpp>
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 
@@ -81,6 +83,7 @@ public:
     void task_done() const;
     bool join(std::int64_t deadline) const;
     const ObjectRef& object() const noexcept { return object_; }
+    std::shared_ptr<WaitSource> wait_source() const;
 
 private:
     ObjectRef object_;
