@@ -59,6 +59,12 @@ void for_each_more(Visit visit) {
     visit(std::vector<samples::Silent>(3));
     visit(std::forward_list<std::list<std::string>>{{"a"}, {}});
     visit(std::vector<samples::Page>{{1}, {2}});
+    using multihull::Object;
+    visit(Object());
+    visit(Object("text"));
+    visit(Object::bytes("\x01\xff"));
+    visit(Object{1, 2.5, true, "text", Object(), Object::tuple({1, 2})});
+    visit(Object::dict({{1, "one"}, {"two", Object::set({1, 2.5, "x"})}}));
     visit(std::vector<samples::Room>{{samples::Metre(2), "hall"}});
 }
 

@@ -3,6 +3,8 @@
 
 #include "codec/samples.hpp"
 
+#include <multihull/object.hpp>
+
 #include <array>
 #include <exception>
 #include <map>
@@ -64,7 +66,8 @@ using Types = std::tuple<Entry<bool>,                                           
                          Entry<std::exception_ptr>,                                                 // 31
                          Entry<std::forward_list<std::list<std::string>>>,                          // 32
                          Entry<std::vector<samples::Page>>,                                         // 33
-                         Entry<samples::Titled>>;                                                   // 34
+                         Entry<samples::Titled>,                                                    //
+                         Entry<multihull::Object>>;    //                                                   // 34
 
 inline constexpr std::size_t kTypeCount = std::tuple_size_v<Types>;
 
