@@ -2,6 +2,7 @@
 
 #include "os/fault.hpp"
 
+#include <cerrno>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -40,6 +41,21 @@ Mapping map_shared(const Fd& fd, std::size_t size) {
     // A core dump of a worker is about its own memory; the shared reservation would only drown it.
     ::madvise(address, size, MADV_DONTDUMP);
     return Mapping(address, size);
+}
+
+Mapping map_shared_at(int fd, std::uint64_t address, std::size_t size) noexcept {
+    if (fails(Call::mmap)) return {};
+    void* const wanted = reinterpret_cast<void*>(address);
+    void* const place =
+        ::mmap(wanted, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, fd, 0);
+    if (place == MAP_FAILED) return {};
+    if (place != wanted) {    // a kernel before 4.17 takes the address for a wish
+        ::munmap(place, size);
+        errno = EEXIST;
+        return {};
+    }
+    ::madvise(place, size, MADV_DONTDUMP);
+    return Mapping(place, size);
 }
 
 void punch_hole(void* address, std::size_t size) noexcept {

@@ -4,6 +4,7 @@
 #include "os/fd.hpp"
 
 #include <cstddef>
+#include <cstdint>
 
 namespace multihull::os {
 
@@ -31,6 +32,8 @@ private:
 Fd make_memfd(const char* name, std::size_t size);
 /// Maps a descriptor shared, readable and writable, without reserving swap, left out of core dumps.
 Mapping map_shared(const Fd& fd, std::size_t size);
+/// The same at an address where nothing may lie yet; empty with errno (EEXIST where something does).
+Mapping map_shared_at(int fd, std::uint64_t address, std::size_t size) noexcept;
 /// Gives the pages of a range of shared memory back to the system; they read as zeros afterwards.
 void punch_hole(void* address, std::size_t size) noexcept;
 /// Touches pages ahead for writing, where the kernel can (Linux 5.14).

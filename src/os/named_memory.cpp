@@ -37,9 +37,9 @@ int reserve_file(const Fd& fd, std::size_t size) noexcept {
     return error;
 }
 
-FileIdentity identity_of(const Fd& fd) {
+FileIdentity identity_of(int fd) {
     struct stat status {};
-    if (::fstat(fd.get(), &status) != 0) throw_errno("fstat of shared memory");
+    if (::fstat(fd, &status) != 0) throw_errno("fstat of shared memory");
     return {status.st_dev, status.st_ino, static_cast<std::size_t>(status.st_size)};
 }
 

@@ -29,7 +29,7 @@ struct FileIdentity {
     bool same_file(const FileIdentity& other) const noexcept { return device == other.device && inode == other.inode; }
 };
 /// Throws std::system_error where the descriptor is none of a file.
-FileIdentity identity_of(const Fd& fd);
+FileIdentity identity_of(int fd);
 
 /// Whether a descriptor is a memfd whose size is sealed.
 bool has_sealed_size(const Fd& fd) noexcept;

@@ -65,7 +65,7 @@ os::Mapping map_whole(const os::Fd& fd, std::size_t size) {
 struct SharedMemory::State {
     State(os::Fd descriptor, std::size_t size, std::string named)
         : fd(std::move(descriptor)),
-          identity(os::identity_of(fd)),
+          identity(os::identity_of(fd.get())),
           mapping(map_whole(fd, size)),
           name(std::move(named)),
           owner(::getpid()) {}
@@ -80,7 +80,7 @@ struct SharedMemory::State {
         if (name.empty()) return false;
         try {
             const os::Fd now = os::open_named(name);
-            return now && os::identity_of(now).same_file(identity);
+            return now && os::identity_of(now.get()).same_file(identity);
         } catch (const std::system_error&) {
             return false;
         }
@@ -158,7 +158,7 @@ std::optional<SharedMemory> SharedMemory::try_attach(std::string_view name, std:
         throw Error("shared memory " + quoted(checked) + " can't be attached to (" + text_of(errno) +
                     "): see its owner and permissions in /dev/shm");
     }
-    const std::size_t size = os::identity_of(fd).size;
+    const std::size_t size = os::identity_of(fd.get()).size;
     if (size < least_size || size == 0) {
         throw Error("shared memory " + quoted(checked) + " has " + bytes_text(size) + " where " +
                     bytes_text(least_size == 0 ? 1 : least_size) +
@@ -187,7 +187,7 @@ const std::string& SharedMemory::name() const { return state().name; }
 int SharedMemory::fileno() const { return state().fd.get(); }
 
 void SharedMemory::check() const {
-    const std::size_t now = os::identity_of(state().fd).size;
+    const std::size_t now = os::identity_of(state().fd.get()).size;
     if (now < size()) {
         throw Error("shared memory " + quoted(name()) + " was cut from " + bytes_text(size()) + " to " +
                     bytes_text(now) + " by another program: what is gone can't be touched (SIGBUS); close it");
@@ -244,7 +244,7 @@ SharedMemory Codec<SharedMemory>::decode(detail::Reader& reader) {
         return memory;
     }
     os::Fd fd(reader.detach());
-    if (size == 0 || os::identity_of(fd).size < size || (form == Form::sealed && !os::has_sealed_size(fd))) {
+    if (size == 0 || os::identity_of(fd.get()).size < size || (form == Form::sealed && !os::has_sealed_size(fd))) {
         detail::throw_damaged("the shared memory that came with it has not the size that it says");
     }
     return SharedMemory(std::make_shared<SharedMemory::State>(std::move(fd), size, std::string()));
