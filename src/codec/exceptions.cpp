@@ -38,7 +38,7 @@ enum class Tag : std::uint8_t {
 };
 
 /// How much of an exception's text travels. Longer ones are cut, and say so.
-constexpr std::size_t kLongestText = 64 * 1024;
+constexpr std::size_t kLongestText = std::size_t{64} * 1024;
 constexpr std::size_t kLongestStack = 4096;
 /// How many exceptions may be nested in one another; the innermost beyond that are left out.
 constexpr int kDeepestNesting = 64;
@@ -382,7 +382,7 @@ Described describe(const std::exception_ptr& error) {
         return {"const char*", text == nullptr ? std::string() : shortened(text)};
     } catch (const std::string& text) {
         return {"std::string", shortened(text)};
-    } catch (std::string_view text) {
+    } catch (const std::string_view& text) {
         return {"std::string_view", shortened(text)};
     } catch (const std::error_code& code) {
         return {"std::error_code", code.message()};
@@ -502,7 +502,7 @@ Decoded decode_nested(Reader& reader, int depth) {
 Decoded decode_registered(Reader& reader, bool nest, int depth) {
     const auto name = decode<std::string>(reader);
     const auto bytes = reader.view(reader.read_length(1));
-    const Decoded described = decode_one(reader, nest, depth + 1);
+    Decoded described = decode_one(reader, nest, depth + 1);
     const ExceptionCodec* const codec = registered_by_name(name);
     if (codec == nullptr || nest) {
         return described;
@@ -517,7 +517,9 @@ Decoded decode_one(Reader& reader, bool nest, int depth) {
     if (depth > 2 * kDeepestNesting) {
         throw_too_deep();
     }
-    switch (reader.get<Tag>()) {
+    const auto tag =
+        static_cast<int>(reader.get<Tag>());    // an int, because clang-tidy 16 dies of a switch over what it reads
+    switch (static_cast<Tag>(tag)) {
         case Tag::none:
             return nullptr;
         case Tag::bad_alloc:

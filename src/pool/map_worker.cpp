@@ -146,7 +146,7 @@ void MapWorker::set_progress(std::uint64_t value) noexcept {
     std::uint64_t before = self_.progress.load(std::memory_order_acquire);
     do {
         // Condemned: the supervisor has decided that the element's time was over, and kills this process in a moment.
-        while (before & 1) ::pause();
+        while (before & 1) ::pause();    // NOLINT(bugprone-infinite-loop): its end is the process's
     } while (!self_.progress.compare_exchange_weak(before, value, std::memory_order_acq_rel));
 }
 

@@ -189,7 +189,7 @@ struct Registry {
 };
 
 constinit std::atomic<Registry*> the_registry{nullptr};
-const detail::ForkChildHook forget_registry([] { the_registry.store(nullptr); });
+const detail::ForkChildHook kForgetRegistry([] { the_registry.store(nullptr); });
 
 Registry& registry() {
     Registry* current = the_registry.load();
