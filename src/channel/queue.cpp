@@ -147,30 +147,43 @@ void recover(shm::ObjectHead& head, std::uint32_t number) {
 
 const shm::RegisterKind registered(shm::ObjectKind::queue, {recover, nullptr, nullptr});
 
-// Waiting awake pays while the other side is awake too. How long is worth it each thread learns for itself: what was waited for in
-// vain is halved, what helped is doubled.
-constinit thread_local int spins = 256;
-constexpr int kFewestSpins = 8;
-constexpr int kMostSpins = 2048;
-
 bool several_cores() {
     static const bool several = std::thread::hardware_concurrency() > 1;
     return several;
 }
 
-template <class Ready>
-bool spin_until(Ready ready) {
-    if (!several_cores()) return ready();
-    for (int i = 0; i < spins; ++i) {
-        if (ready()) {
-            spins = std::min(spins * 2, kMostSpins);
-            return true;
+// Waiting awake pays while the other side is awake too and answers soon. Each thread learns whether it does: where it waited in vain,
+// because the other side is slow or needs this very processor, it sleeps at once the next times, the more of them the more often.
+class Patience {
+public:
+    // Waits awake until `ready`, as long as that is worth it; false when it is time to sleep.
+    template <class Ready>
+    static bool wait_awake(Ready ready) {
+        if (!several_cores() || skip > 0) {
+            --skip;
+            return ready();
         }
-        os::relax_cpu();
+        const std::int64_t begin = os::now_ns();
+        for (int turn = 1; !ready(); ++turn) {
+            os::relax_cpu();
+            if (turn % kTurnsPerLook == 0 && os::now_ns() - begin > kWorthwhile) {
+                penalty = std::min(penalty * 2, kLongestPenalty);
+                skip = penalty;
+                return false;
+            }
+        }
+        penalty = std::max(penalty / 2, 1);
+        return true;
     }
-    spins = std::max(spins / 2, kFewestSpins);
-    return false;
-}
+
+private:
+    static constexpr std::int64_t kWorthwhile = 10'000;    // ns: about what going to sleep and being woken cost
+    static constexpr int kLongestPenalty = 1024;
+    static constexpr int kTurnsPerLook = 16;
+
+    static inline constinit thread_local int penalty = 1;
+    static inline constinit thread_local int skip = 0;
+};
 
 // The queue as one process works with it.
 class Access {
@@ -444,7 +457,7 @@ bool put_message(const ObjectRef& object, const SlotHead& head, std::size_t byte
         if (done == Access::Done::yes) break;
         if (deadline == 0) return false;
         const auto ready = [&] { return access.has_room() || access.is_closed(); };
-        if (channel::spin_until(ready)) continue;
+        if (channel::Patience::wait_awake(ready)) continue;
         if (!access.sleep(data.putters, deadline, ready) && !ready()) return false;
     }
     os::kill_point(os::KillPoint::put_before_wake);
@@ -502,7 +515,7 @@ bool QueueCore::take(QueueMessage& message, std::int64_t deadline) const {
         }
         if (deadline == 0) return false;
         const auto ready = [&] { return access.has_messages() || access.is_closed(); };
-        if (channel::spin_until(ready)) continue;
+        if (channel::Patience::wait_awake(ready)) continue;
         if (!access.sleep(data.takers, deadline, ready) && !ready()) return false;
     }
     if (data.maxsize != 0 && data.putters.anybody()) data.putters.wake_one();
