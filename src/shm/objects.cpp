@@ -159,7 +159,8 @@ Handles& handles() {
     return *all;
 }
 
-void prepare_recovery() { Region::instance().set_recovery(recover_objects); }
+// From the beginning, for the deaths of processes that used shared objects when this one has not.
+const bool prepared = (Region::set_recovery(recover_objects), true);
 
 // Needs the handles' mutex.
 detail::ObjectRef enter(ObjectHead& head, std::uint32_t index, std::uint32_t generation) {
@@ -218,7 +219,6 @@ Guard::Guard(ObjectHead& head, ThreadId self) noexcept : head_(head), self_(self
 }
 
 detail::ObjectRef make_object(ObjectKind kind, std::size_t bytes) {
-    prepare_recovery();
     auto& all = handles();
     const std::uint32_t number = this_thread() & kNumberMask;
     const std::lock_guard lock(all.mutex);
@@ -316,7 +316,6 @@ ObjectRef decode_object(Reader& reader, std::uint32_t kind_mask) {
     const auto generation = reader.get<std::uint32_t>();
     if (index >= shm::object_count(shm::Region::instance().objects()))
         throw_damaged("it names an object that can't be");
-    shm::prepare_recovery();
     auto& all = shm::handles();
     const std::uint32_t number = shm::this_thread() & shm::kNumberMask;
     shm::ObjectHead& head = *shm::head_at(index);

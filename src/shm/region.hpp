@@ -127,7 +127,7 @@ public:
     void bury(pid_t pid) noexcept;
     /// What has to be made right when a process has died, before its number is given to another; may run twice for one death.
     using Recovery = void (*)(std::uint32_t number);
-    void set_recovery(Recovery recovery) noexcept { recovery_.store(recovery, std::memory_order_release); }
+    static void set_recovery(Recovery recovery) noexcept { recovery_.store(recovery, std::memory_order_release); }
     /// Keeps what a dead process owned until release_owned(), and frees its pid to be used by another process.
     void mark_dead(std::uint32_t number) noexcept;
     /// Releases every extent and home that stands under the number, and the number itself.
@@ -170,7 +170,7 @@ private:
     std::byte* base_ = nullptr;
     Geometry geometry_;
     Objects objects_;
-    std::atomic<Recovery> recovery_{nullptr};
+    static inline constinit std::atomic<Recovery> recovery_{nullptr};
     std::atomic<std::uint32_t> number_{0};
 };
 
