@@ -16,7 +16,7 @@ namespace {
 template <class Function>
 void in_threads(int count, Function function) {
     std::vector<std::thread> threads;
-    for (int i = 0; i < count; ++i) threads.emplace_back([=] { function(i); });
+    for (int i = 0; i < count; ++i) threads.emplace_back([=]() mutable { function(i); });
     for (auto& thread : threads) thread.join();
 }
 
