@@ -152,7 +152,8 @@ struct Process::State {
 
     ProcessOptions options;
     std::unique_ptr<detail::CallBase> call;
-    std::vector<std::shared_ptr<const void>> kept;    // what the call names, for as long as the child may not have read it
+    std::vector<std::shared_ptr<const void>>
+        kept;    // what the call names, for as long as the child may not have read it
     std::shared_ptr<Child> child = std::make_shared<Child>();
     std::uint32_t generation = detail::fork_generation();
     bool started = false;
@@ -282,6 +283,11 @@ void Process::State::start_by_zygote(const std::shared_ptr<detail::Zygote>& from
     detail::encode(writer, options.name);
     detail::encode(writer, current_process().name());
     write_call(writer);
+    if (descriptors.list().size() > detail::kMaxChildFds) {
+        throw CodecError("the call of process " + options.name + " holds more than " +
+                         std::to_string(detail::kMaxChildFds) +
+                         " file descriptors: send the others through a Connection");
+    }
     const std::size_t size = writer.size();
     const auto [block, capacity] = growth.take();
     const std::uint64_t words[] = {block, size};

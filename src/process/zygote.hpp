@@ -5,6 +5,7 @@
 #pragma once
 
 #include "os/fd.hpp"
+#include "os/message.hpp"
 #include "process/supervisor.hpp"
 
 #include <multihull/detail/token.hpp>
@@ -38,6 +39,9 @@ struct ZygoteRequest {
     Token entry = 0;    ///< A ChildEntry.
     std::uint64_t words[5] = {};    ///< For the entry.
 };
+
+/// How many descriptors a child can be given: its stdout and stderr come along.
+inline constexpr std::size_t kMaxChildFds = os::kMaxMessageFds - 2;
 
 /// What a forked child runs, with stdin at /dev/null, the parent's present stdout and stderr, and default signal settings; it
 /// must end by leave_child().

@@ -1,6 +1,7 @@
 // Descriptors on their way through shared memory: into tasks of pools and back, and through bytes that anybody may read.
 #include <multihull/pipe.hpp>
 #include <multihull/pool.hpp>
+#include <multihull/process.hpp>
 
 #include "os/fault.hpp"
 #include "os/fd.hpp"
@@ -17,6 +18,8 @@
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
+#include <utility>
+#include <vector>
 
 namespace {
 
@@ -64,6 +67,25 @@ TEST_P(DescriptorsOfTasks, GoInAndComeOut) {
         EXPECT_EQ(end.recv<int>(), i);
     }
     EXPECT_EQ(kept_descriptors() - kept_before_, 0U);
+}
+
+TEST_P(DescriptorsOfTasks, AsManyAsAProcessCanBeGivenAndNoMore) {
+    const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (const std::size_t count : {251u, 252u, 253u}) {
+        std::vector<FileDescriptor> many;
+        for (std::size_t i = 0; i < count; ++i) many.push_back(FileDescriptor::duplicate(null));
+        mh::Process process([](const std::vector<FileDescriptor>& all) { ::_exit(static_cast<int>(all.size() % 100)); },
+                            std::move(many));
+        // Beside them go the child's stdout and stderr, and one message holds 253.
+        if (GetParam() != mh::StartMethod::fork && count > 251) {
+            EXPECT_THROW(process.start(), mh::CodecError);
+            continue;
+        }
+        process.start();
+        process.join();
+        EXPECT_EQ(process.exitcode(), static_cast<int>(count % 100));
+    }
+    ::close(null);
 }
 
 TEST_P(DescriptorsOfTasks, AreReadOnceFromAFuture) {
