@@ -41,7 +41,7 @@ public:
         {
             const std::lock_guard guard(mutex_);
             const auto [entry, is_new] = eventfds_.try_emplace(key);
-            entry->second.push_back(eventfd);
+            if (std::ranges::find(entry->second, eventfd) == entry->second.end()) entry->second.push_back(eventfd);
             if (!is_new) return;
         }
         // Without the lock: a task that has ended calls back at once.
@@ -86,7 +86,13 @@ public:
     FutureSource(std::shared_ptr<Completion> completion, std::uint32_t task)
         : completion_(std::move(completion)), task_(task) {}
 
-    bool ready() override { return completion_->ready(task_); }
+    bool ready() override {
+        if (completion_->ready(task_)) return true;
+        if (eventfd_ < 0) return false;
+        // What has woken this wait may have been the callback of an earlier task in the same place, which has gone with it.
+        FutureWaits::instance().add({completion_.get(), task_}, eventfd_);
+        return completion_->ready(task_);
+    }
     void prepare(int eventfd) override {
         eventfd_ = eventfd;
         FutureWaits::instance().add({completion_.get(), task_}, eventfd);

@@ -107,6 +107,16 @@ TEST_P(WaitForProcesses, FuturesInTheOrderInWhichTheyEnd) {
     EXPECT_THROW(crashed.get(), mh::WorkerCrashed);
 }
 
+// A task takes the place of one that has just ended, while the callback of that one is on its way.
+TEST(Wait, TellsTasksInTheSamePlaceApart) {
+    mh::Pool pool(2);
+    for (int i = 0; i < 3000; ++i) {
+        auto task = pool.apply_async(square, i);
+        ASSERT_EQ(wait({task}), Places{0});
+        ASSERT_EQ(task.get(), i * i);
+    }
+}
+
 TEST(Wait, LeavesNothingBehindWhenItWaitsOften) {
     test::Board board;
     mh::Pool pool(1);
