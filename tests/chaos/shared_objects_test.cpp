@@ -200,12 +200,12 @@ TEST_P(SharedObjectChaos, a_queue_survives_a_death_at_each_point_of_its_protocol
          {KillPoint::lock_taken, KillPoint::lock_before_sleep, KillPoint::lock_released, KillPoint::waiter_enlisted,
           KillPoint::waiter_chosen, KillPoint::waiter_granted, KillPoint::put_slot_written, KillPoint::block_queued,
           KillPoint::put_published, KillPoint::put_before_wake, KillPoint::get_copied, KillPoint::get_taken,
-          KillPoint::block_loaned, KillPoint::block_freed}) {
+          KillPoint::block_loaned, KillPoint::block_freed, KillPoint::block_queued, KillPoint::ring_grown}) {
         for (const std::size_t maxsize : {std::size_t{0}, std::size_t{3}}) {
             Stage stage(maxsize);
             const std::string what = std::string(chaos::name_of(point)) + ", maxsize " + std::to_string(maxsize);
             for (int round = 0; round < 3; ++round) {
-                chaos::arm(point, 20);
+                chaos::arm(point, point == KillPoint::ring_grown ? 1 : 20);
                 const std::uint64_t before = stage.progress();
                 std::size_t dead = 0;
                 // Not every point is met by every run: many messages without a death are enough, too.
@@ -296,6 +296,33 @@ TEST_P(SharedObjectChaos, locks_and_permits_survive_deaths_at_random) {
     EXPECT_EQ(permits.value(), 2U);
     EXPECT_NE(lock.lock_checked(), multihull::LockState::timed_out);
     lock.unlock();
+}
+
+TEST_P(SharedObjectChaos, permits_survive_a_death_at_each_point_of_their_protocol) {
+    if (!multihull::os::kFailpoints) GTEST_SKIP() << "this build has no kill points";
+    multihull::Lock lock;
+    multihull::Value<Accounts> accounts({0, 0});
+    multihull::BoundedSemaphore permits(2);
+    multihull::Value<long> transfers(0);
+    for (const KillPoint point : {KillPoint::permit_taken, KillPoint::permit_returned}) {
+        for (int round = 0; round < 5; ++round) {
+            std::vector<Process> processes;
+            for (int i = 0; i < 3; ++i) processes.emplace_back(transfer, lock, accounts, permits, transfers).start();
+            chaos::arm(point, 50);
+            const auto somebody_died = [&] {
+                return std::any_of(processes.begin(), processes.end(),
+                                   [](const Process& process) { return process.exitcode() == -SIGKILL; });
+            };
+            if (!eventually(somebody_died)) chaos::hang(chaos::name_of(point));
+            chaos::disarm();
+            const long since = transfers.atomic().load();
+            if (!eventually([&] { return transfers.atomic().load() > since + 100; }))
+                chaos::hang(chaos::name_of(point));
+            for (auto& process : processes) process.kill();
+            for (auto& process : processes) process.join();
+            ASSERT_EQ(permits.value(), 2U) << chaos::name_of(point);
+        }
+    }
 }
 
 void meet(multihull::Barrier barrier, multihull::Condition condition, multihull::Value<long> meetings) {
