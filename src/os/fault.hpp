@@ -58,6 +58,7 @@ enum class KillPoint : std::uint32_t {
     object_claimed,
     object_referred,
     object_ending,
+    object_ended,
     waiter_enlisted,
     waiter_chosen,
     waiter_granted,

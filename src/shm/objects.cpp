@@ -77,10 +77,10 @@ void clear_held(std::uint32_t number, std::uint32_t index) {
 bool is_held(std::uint32_t number, std::uint32_t index) {
     return (ledger_row(number)[index / 64].load(std::memory_order_acquire) >> index % 64 & 1) != 0;
 }
-bool is_held_by_anybody(std::uint32_t index) {
+bool is_held_by_others(std::uint32_t index, std::uint32_t self) {
     const std::uint32_t highest = Region::instance().header().process_high_water.load(std::memory_order_acquire);
     for (std::uint32_t number = 1; number <= highest; ++number) {
-        if (is_held(number, index)) return true;
+        if (number != self && is_held(number, index)) return true;
     }
     return false;
 }
@@ -106,16 +106,18 @@ void finish_ending(ObjectHead& head, std::uint32_t index) {
     if (index < hint.load(std::memory_order_relaxed)) hint.store(index, std::memory_order_relaxed);
 }
 
-// Needs the guard. Ends the object unless somebody still needs it.
-void end_if_unused(ObjectHead& head, std::uint32_t index, std::uint32_t number) {
+// Needs the guard. Takes the process's reference away, and ends the object unless somebody else needs it. The bit goes last: as
+// long as it is set, the recovery of this process ends what a death leaves half ended.
+void let_go(ObjectHead& head, std::uint32_t index, std::uint32_t number) {
     const std::uint32_t state = head.state.load(std::memory_order_relaxed);
-    if (state == 0 || stage_of(state) == Stage::making) return;
-    if (stage_of(state) == Stage::live) {
-        if (head.pins.load(std::memory_order_acquire) != 0 || is_held_by_anybody(index)) return;
+    const bool is_needed = head.pins.load(std::memory_order_acquire) != 0 || is_held_by_others(index, number);
+    if (stage_of(state) == Stage::live && !is_needed) {
         head.state.store(state_of(kind_of(state), Stage::ending, number), std::memory_order_release);
         os::kill_point(os::KillPoint::object_ending);
+        finish_ending(head, index);
+        os::kill_point(os::KillPoint::object_ended);
     }
-    finish_ending(head, index);
+    clear_held(number, index);
 }
 
 // Called with the recovery lock: the dead process's number is not given away before this has returned.
@@ -130,14 +132,11 @@ void recover_objects(std::uint32_t number) {
             head.user_lock.recover(number);
             const Guard guard(head, kRecoverer);
             const std::uint32_t state = head.state.load(std::memory_order_relaxed);
-            clear_held(number, index);
-            if (state == 0) continue;
-            if (stage_of(state) == Stage::making) {
-                if (state >> 16 == number) finish_ending(head, index);
-                continue;
+            if (stage_of(state) == Stage::making && state >> 16 == number) finish_ending(head, index);
+            if (const Recover recover = rules_of(state).recover; recover && stage_of(state) == Stage::live) {
+                recover(head, number);
             }
-            if (const Recover recover = rules_of(state).recover) recover(head, number);
-            end_if_unused(head, index, kRecoverer);
+            let_go(head, index, number);
         }
     }
 }
@@ -295,8 +294,7 @@ SharedObject::~SharedObject() {
     if (head_->generation.load(std::memory_order_relaxed) != generation_) return;
     const std::uint32_t state = head_->state.load(std::memory_order_relaxed);
     if (const shm::Recover leave = shm::rules_of(state).leave) leave(*head_, number);
-    shm::clear_held(number, index_);
-    shm::end_if_unused(*head_, index_, number);
+    shm::let_go(*head_, index_, number);
 }
 
 void* object_data(const ObjectRef& object) noexcept { return object->data(); }

@@ -362,4 +362,52 @@ TEST_P(SharedObjectChaos, nobody_waits_at_a_barrier_for_the_dead) {
     }
 }
 
+TEST_P(SharedObjectChaos, nobody_waits_at_a_barrier_for_one_who_died_at_a_point_of_its_protocol) {
+    if (!multihull::os::kFailpoints) GTEST_SKIP() << "this build has no kill points";
+    for (const KillPoint point : {KillPoint::barrier_arrived, KillPoint::barrier_tripped, KillPoint::waiter_enlisted,
+                                  KillPoint::waiter_chosen, KillPoint::waiter_granted}) {
+        for (std::uint32_t nth = 1; nth <= 4; ++nth) {
+            multihull::Barrier barrier(3);
+            multihull::Condition condition;
+            multihull::Value<long> meetings(0);
+            std::vector<Process> processes;
+            for (int i = 0; i < 3; ++i) processes.emplace_back(meet, barrier, condition, meetings).start();
+            chaos::arm(point, nth);
+            for (auto& process : processes) {
+                if (!process.join(chaos::kForever)) chaos::hang(chaos::name_of(point));
+            }
+            chaos::disarm();
+            EXPECT_EQ(std::count_if(processes.begin(), processes.end(),
+                                    [](const Process& process) { return process.exitcode() == -SIGKILL; }),
+                      1)
+                << chaos::name_of(point) << ", " << nth;
+        }
+    }
+}
+
+void make_and_end_objects() {
+    for (;;) {
+        const multihull::Lock small;
+        const multihull::Semaphore large(1);
+        const multihull::Array<int> with_extents(1 << 20);
+    }
+}
+
+TEST_P(SharedObjectChaos, an_object_half_made_or_half_ended_is_nobodys) {
+    if (!multihull::os::kFailpoints) GTEST_SKIP() << "this build has no kill points";
+    for (const KillPoint point : {KillPoint::object_claimed, KillPoint::object_referred, KillPoint::object_ending,
+                                  KillPoint::object_ended}) {
+        for (std::uint32_t nth = 1; nth <= 6; ++nth) {
+            chaos::arm(point, nth);
+            Process process(make_and_end_objects);
+            process.start();
+            if (!process.join(chaos::kForever)) chaos::hang(chaos::name_of(point));
+            chaos::disarm();
+            ASSERT_EQ(process.exitcode(), -SIGKILL) << chaos::name_of(point);
+            ASSERT_TRUE(eventually([&] { return multihull::shm::count_objects() == before_; }))
+                << chaos::name_of(point) << ", " << nth;
+        }
+    }
+}
+
 }    // namespace
