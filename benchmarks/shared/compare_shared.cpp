@@ -1,41 +1,32 @@
 // Queues and locks between processes, side by side with what else a user has: each round takes one sample of every competitor.
-#include <multihull/process.hpp>
-#include <multihull/queue.hpp>
-#include <multihull/shared.hpp>
+#include "channels.hpp"
+
 #include <multihull/sync.hpp>
 
 #include <CLI/CLI.hpp>
-#include <boost/interprocess/ipc/message_queue.hpp>
 #include <boost/interprocess/sync/interprocess_mutex.hpp>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <functional>
-#include <mqueue.h>
 #include <mutex>
 #include <new>
 #include <pthread.h>
-#include <stdexcept>
 #include <string>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 #include <vector>
 
 namespace {
 
 namespace ipc = boost::interprocess;
+using namespace bench;
 using Clock = std::chrono::steady_clock;
-
-void require(bool ok, const char* what) {
-    if (!ok) throw std::runtime_error(what);
-}
 
 double ns_since(Clock::time_point begin) {
     return std::chrono::duration<double, std::nano>(Clock::now() - begin).count();
@@ -63,98 +54,6 @@ double with_children(
     return ns_since(begin);
 }
 
-using Small = std::array<std::byte, 64>;
-constexpr std::size_t kBig = std::size_t{1} << 20;
-
-// One direction of a channel; put() and take() of whole messages of a fixed size.
-struct Channel {
-    std::function<void(std::byte*, std::size_t)> put;
-    std::function<void(std::byte*, std::size_t)> take;
-};
-
-std::string unique_name(const char* what) {
-    static int count = 0;
-    return fmt::format("/multihull_bench_{}_{}_{}", what, ::getpid(), ++count);
-}
-
-Channel multihull_small(std::size_t maxsize) {
-    multihull::Queue<Small> queue(maxsize);
-    return {[queue](std::byte* data, std::size_t) mutable { queue.put(*reinterpret_cast<Small*>(data)); },
-            [queue](std::byte* data, std::size_t) mutable { *reinterpret_cast<Small*>(data) = queue.get(); }};
-}
-Channel multihull_big() {
-    multihull::Queue<std::vector<std::byte>> queue(8);
-    return {[queue, message = std::vector<std::byte>(kBig)](std::byte*, std::size_t) mutable { queue.put(message); },
-            [queue](std::byte* data, std::size_t size) mutable { std::memcpy(data, queue.get_view().data(), size); }};
-}
-Channel multihull_in_place() {
-    multihull::Queue<std::vector<std::byte>> queue(8);
-    return {[queue](std::byte*, std::size_t size) mutable {
-                auto loan = queue.loan(size);
-                loan[0] = std::byte{1};
-                queue.publish(std::move(loan));
-            },
-            [queue](std::byte* data, std::size_t) mutable { *data = queue.get_view()[0]; }};
-}
-Channel boost_queue(std::size_t size, std::size_t maxsize) {
-    const std::string name = unique_name("boost").substr(1);
-    auto queue =
-        std::shared_ptr<ipc::message_queue>(new ipc::message_queue(ipc::create_only, name.c_str(), maxsize, size),
-                                            [](auto* old) { delete old; });
-    ipc::message_queue::remove(name.c_str());
-    return {[queue](std::byte* data, std::size_t bytes) { queue->send(data, bytes, 0); },
-            [queue](std::byte* data, std::size_t bytes) {
-                std::size_t got = 0;
-                unsigned priority = 0;
-                queue->receive(data, bytes, got, priority);
-            }};
-}
-Channel posix_queue() {
-    const std::string name = unique_name("posix");
-    mq_attr attributes{};
-    attributes.mq_maxmsg = 10;    // what a user may have without asking the administrator
-    attributes.mq_msgsize = 64;
-    const mqd_t queue = ::mq_open(name.c_str(), O_CREAT | O_RDWR, 0600, &attributes);
-    require(queue >= 0, "mq_open");
-    ::mq_unlink(name.c_str());
-    auto held = std::shared_ptr<const mqd_t>(new mqd_t(queue), [](const mqd_t* old) {
-        ::mq_close(*old);
-        delete old;
-    });
-    return {[held](std::byte* data, std::size_t size) {
-                require(::mq_send(*held, reinterpret_cast<char*>(data), size, 0) == 0, "mq_send");
-            },
-            [held](std::byte* data, std::size_t size) {
-                require(::mq_receive(*held, reinterpret_cast<char*>(data), size, nullptr) >= 0, "mq_receive");
-            }};
-}
-Channel over(std::shared_ptr<std::array<int, 2>> ends) {
-    return {[ends](std::byte* data, std::size_t size) {
-                while (size > 0) {
-                    const auto sent = ::write((*ends)[1], data, size);
-                    require(sent > 0, "write");
-                    data += sent;
-                    size -= static_cast<std::size_t>(sent);
-                }
-            },
-            [ends](std::byte* data, std::size_t size) {
-                while (size > 0) {
-                    const auto got = ::read((*ends)[0], data, size);
-                    require(got > 0, "read");
-                    data += got;
-                    size -= static_cast<std::size_t>(got);
-                }
-            }};
-}
-std::shared_ptr<std::array<int, 2>> two_ends(bool socket) {
-    auto ends = std::shared_ptr<std::array<int, 2>>(new std::array<int, 2>{}, [](auto* old) {
-        for (const int end : *old) ::close(end);
-        delete old;
-    });
-    require((socket ? ::socketpair(AF_UNIX, SOCK_STREAM, 0, ends->data()) : ::pipe(ends->data())) == 0, "two ends");
-    return ends;
-}
-
 double stream(const Channel& channel, std::size_t size, int putters, int takers, int count) {
     return with_children(putters + takers,
                          [&](int child) {
@@ -164,12 +63,14 @@ double stream(const Channel& channel, std::size_t size, int putters, int takers,
                              } else {
                                  for (int i = 0; i < count / putters; ++i) channel.put(message.data(), size);
                              }
+                             channel.finish();
                          }) /
            count;
 }
 
-double round_trip(const Channel& there, const Channel& back, int count) {
-    double elapsed = 0;
+// Nanoseconds there and back; with a `rest` before each trip, in which both sides fall asleep.
+double round_trip(const Channel& there, const Channel& back, int count, std::chrono::microseconds rest = {}) {
+    Clock::duration elapsed{};
     with_children(
         1,
         [&](int) {
@@ -178,17 +79,26 @@ double round_trip(const Channel& there, const Channel& back, int count) {
                 there.take(message.data(), sizeof message);
                 back.put(message.data(), sizeof message);
             }
+            there.finish();
+            back.finish();
         },
         [&] {
             Small message{};
-            const auto begin = Clock::now();
+            auto begin = Clock::now();
             for (int i = 0; i < count; ++i) {
+                if (rest.count() != 0) {
+                    std::this_thread::sleep_for(rest);
+                    begin = Clock::now();
+                }
                 there.put(message.data(), sizeof message);
                 back.take(message.data(), sizeof message);
+                if (rest.count() != 0) elapsed += Clock::now() - begin;
             }
-            elapsed = ns_since(begin);
+            if (rest.count() == 0) elapsed = Clock::now() - begin;
+            there.finish();
+            back.finish();
         });
-    return elapsed / count;
+    return std::chrono::duration<double, std::nano>(elapsed).count() / count;
 }
 
 template <class T>
@@ -262,6 +172,7 @@ std::vector<Work> works(bool with_python) {
     static auto* const boost = in_shared_memory<ipc::interprocess_mutex>();
     static auto* const own = new multihull::Lock;
     constexpr int kMany = 200'000;
+    static constexpr std::chrono::milliseconds kRest{1};
     std::vector<Work> all{
         {"small",
          "64 bytes, one to one",
@@ -269,29 +180,52 @@ std::vector<Work> works(bool with_python) {
          {{"Multihull", [] { return stream(multihull_small(1000), 64, 1, 1, kMany); }},
           {"no limit", [] { return stream(multihull_small(0), 64, 1, 1, kMany); }},
           {"Boost", [] { return stream(boost_queue(64, 1000), 64, 1, 1, kMany); }},
+          {"mutex ring", [] { return stream(mutex_ring(64, 1000), 64, 1, 1, kMany); }},
           {"POSIX mq", [] { return stream(posix_queue(), 64, 1, 1, kMany); }},
-          {"pipe", [] { return stream(over(two_ends(false)), 64, 1, 1, kMany); }}}},
+          {"bare ring", [] { return stream(bare_ring(64, 1000), 64, 1, 1, kMany); }}}},
         {"big",
          "1 MiB, one to one",
          "Boost",
          {{"Multihull", [] { return stream(multihull_big(), kBig, 1, 1, 1000); }},
           {"in place", [] { return stream(multihull_in_place(), kBig, 1, 1, 20'000); }},
           {"Boost", [] { return stream(boost_queue(kBig, 8), kBig, 1, 1, 1000); }},
-          {"socket", [] { return stream(over(two_ends(true)), kBig, 1, 1, 1000); }}}},
+          {"socket", [] { return stream(raw_socket(), kBig, 1, 1, 1000); }},
+          {"bare ring", [] { return stream(bare_ring(kBig, 8), kBig, 1, 1, 1000); }}}},
         {"round-trip",
          "64 bytes there and back",
          "POSIX mq",
          {{"Multihull", [] { return round_trip(multihull_small(0), multihull_small(0), 20'000); }},
           {"Boost", [] { return round_trip(boost_queue(64, 10), boost_queue(64, 10), 20'000); }},
+          {"mutex ring", [] { return round_trip(mutex_ring(64, 10), mutex_ring(64, 10), 20'000); }},
           {"POSIX mq", [] { return round_trip(posix_queue(), posix_queue(), 20'000); }},
-          {"pipe", [] { return round_trip(over(two_ends(false)), over(two_ends(false)), 20'000); }}}},
+          {"bare ring", [] { return round_trip(bare_ring(64, 10), bare_ring(64, 10), 20'000); }}}},
+        {"asleep",
+         "the same after 1 ms of idleness",
+         "POSIX mq",
+         {{"Multihull", [] { return round_trip(multihull_small(0), multihull_small(0), 100, kRest); }},
+          {"Boost", [] { return round_trip(boost_queue(64, 10), boost_queue(64, 10), 100, kRest); }},
+          {"mutex ring", [] { return round_trip(mutex_ring(64, 10), mutex_ring(64, 10), 100, kRest); }},
+          {"POSIX mq", [] { return round_trip(posix_queue(), posix_queue(), 100, kRest); }}}},
         {"many",
          "64 bytes, 20 putters, 20 takers",
-         "Boost",
+         "mutex ring",
          {{"Multihull", [] { return stream(multihull_small(1000), 64, 20, 20, 100'000); }},
           {"no limit", [] { return stream(multihull_small(0), 64, 20, 20, 100'000); }},
           {"Boost", [] { return stream(boost_queue(64, 1000), 64, 20, 20, 100'000); }},
+          {"mutex ring", [] { return stream(mutex_ring(64, 1000), 64, 20, 20, 100'000); }},
           {"POSIX mq", [] { return stream(posix_queue(), 64, 20, 20, 100'000); }}}},
+        {"pipe",
+         "64 bytes through a Pipe, there and back",
+         "socket",
+         {{"Multihull", [] { return round_trip(multihull_connection(), multihull_connection(), 5'000); }},
+          {"socket", [] { return round_trip(raw_socket(), raw_socket(), 5'000); }},
+          {"pipe", [] { return round_trip(raw_pipe(), raw_pipe(), 5'000); }}}},
+        {"pipe-big",
+         "1 MiB through a Pipe",
+         "socket",
+         {{"Multihull", [] { return stream(multihull_connection(), kBig, 1, 1, 500); }},
+          {"socket", [] { return stream(raw_socket(), kBig, 1, 1, 500); }},
+          {"pipe", [] { return stream(raw_pipe(), kBig, 1, 1, 500); }}}},
         {"lock",
          "lock and unlock, nobody else",
          "robust",
@@ -305,11 +239,22 @@ std::vector<Work> works(bool with_python) {
           {"robust", [] { return contended(*robust, 400'000); }},
           {"Boost", [] { return contended(*boost, 400'000); }}}},
     };
+    if (kHasZeromq) {
+        for (auto& work : all) {
+            if (work.name == "small")
+                work.competitors.push_back({"ZeroMQ", [] { return stream(zeromq(), 64, 1, 1, kMany); }});
+            if (work.name == "big")
+                work.competitors.push_back({"ZeroMQ", [] { return stream(zeromq(), kBig, 1, 1, 1000); }});
+            if (work.name == "round-trip")
+                work.competitors.push_back({"ZeroMQ", [] { return round_trip(zeromq(), zeromq(), 2'000); }});
+        }
+    }
     if (with_python) {
         for (auto& work : all) {
             if (work.name == "small") work.competitors.push_back({"Python", [] { return python("small", 20'000); }});
             if (work.name == "round-trip")
                 work.competitors.push_back({"Python", [] { return python("round-trip", 5'000); }});
+            if (work.name == "pipe") work.competitors.push_back({"Python", [] { return python("pipe", 5'000); }});
             if (work.name == "many") work.competitors.push_back({"Python", [] { return python("many", 10'000); }});
             if (work.name == "contended")
                 work.competitors.push_back({"Python", [] { return python("contended", 40'000); }});
@@ -334,7 +279,9 @@ int main(int argc, char** argv) {
     bool no_python = false;
     std::vector<std::string> only;
     app.add_option("--rounds", rounds, "Samples of each competitor")->check(CLI::PositiveNumber)->capture_default_str();
-    app.add_option("--only", only, "Measure these works only: small, big, round-trip, many, lock, contended");
+    app.add_option("--only", only,
+                   "Measure these works only: small, big, round-trip, asleep, many, pipe, "
+                   "pipe-big, lock, contended");
     app.add_flag("--no-python", no_python, "Leave Python out");
     CLI11_PARSE(app, argc, argv);
     try {

@@ -62,6 +62,25 @@ def round_trip(count):
     return elapsed / count
 
 
+def echo_bytes(connection, count):
+    for _ in range(count):
+        connection.send_bytes(connection.recv_bytes())
+
+
+def pipe(count):
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=echo_bytes, args=(there, count))
+    process.start()
+    message = b"x" * 64
+    begin = time.perf_counter_ns()
+    for _ in range(count):
+        here.send_bytes(message)
+        here.recv_bytes()
+    elapsed = time.perf_counter_ns() - begin
+    process.join()
+    return elapsed / count
+
+
 def contended(count):
     value, lock = multiprocessing.Value("l", 0, lock=False), multiprocessing.Lock()
     return run([multiprocessing.Process(target=increment, args=(value, lock, count // 4)) for _ in range(4)]) / count
@@ -71,6 +90,7 @@ WORKS = {
     "small": lambda count: stream(1, 1, count),
     "many": lambda count: stream(20, 20, count),
     "round-trip": round_trip,
+    "pipe": pipe,
     "contended": contended,
 }
 

@@ -244,6 +244,7 @@ public:
         os::kill_point(os::KillPoint::put_published);
         in_order();
         if (block != 0) data_.pending_put.number.store(0, std::memory_order_release);
+        fetch_ahead(place);
         return Done::yes;
     }
 
@@ -291,6 +292,8 @@ public:
     }
 
 private:
+    static constexpr std::uint64_t kAhead = 2;    // slots
+
     static std::size_t checked_size(const SlotHead& head) {
         if (head.kind != SlotHead::message && head.kind != SlotHead::big_message) damaged();
         if (head.kind == SlotHead::message && head.size > kMaxInlineMessage) damaged();
@@ -299,6 +302,13 @@ private:
     [[noreturn]] static void damaged() { detail::throw_damaged("a queue's memory was overwritten"); }
 
     bool looks_empty(std::uint64_t total) const { return data_.taken_total.load(std::memory_order_acquire) == total; }
+
+    // The takers' core still has the lines that the next messages go into.
+    void fetch_ahead(const Place& place) const {
+        const auto* const next = reinterpret_cast<const std::byte*>(slot(place.ring, place.position + kAhead));
+        os::prefetch_for_write(next);
+        os::prefetch_for_write(next + 64);
+    }
 
     // How many slots of the putter's ring are in use. Under put_lock.
     std::uint64_t used_slots(const Place& place) const {

@@ -14,6 +14,15 @@ bool futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, 
 int futex_wake(const std::atomic<std::uint32_t>& word, int count) noexcept;
 void futex_wake_all(const std::atomic<std::uint32_t>& word) noexcept;
 
+/// Asks for a cache line that is about to be written, so that the write need not wait until other cores have given it up.
+inline void prefetch_for_write(const void* place) noexcept {
+#if defined(__x86_64__)
+    asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(place)));    // a processor without it takes it as a no-op
+#else
+    __builtin_prefetch(place, 1);
+#endif
+}
+
 /// A hint to the processor that this is a waiting loop.
 inline void relax_cpu() noexcept {
 #if defined(__x86_64__) || defined(__i386__)

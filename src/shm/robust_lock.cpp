@@ -19,7 +19,7 @@ namespace {
 // once; this is for the deaths that nobody supervises.
 constexpr std::int64_t kLook = 100'000'000;
 // About 2 us of waiting awake: what an owner on another core needs for a short piece of work.
-constexpr int kSpins = 60;
+constexpr int kSpins = 10;
 
 std::atomic<std::uint32_t> thread_count{0};
 constinit thread_local ThreadId identity = 0;
