@@ -79,7 +79,8 @@ int add_module(dl_phdr_info* info, std::size_t, void* list) {
 
 class ModuleTable;
 
-// Made on first use and never destroyed: tasks may run until the process ends. A forked child starts without them.
+// Made on first use and never destroyed: tasks may run until the process ends. A forked child goes on with them, whole, because
+// nobody else works on them during a fork.
 constinit std::atomic<ModuleTable*> the_modules{nullptr};
 constinit std::atomic<ThunkTable*> the_thunks{nullptr};
 
@@ -111,6 +112,13 @@ public:
             "this function can't be called in another process: it is in no module that was loaded from a file "
             "(code made at run time stays in the process that made it)");
     }
+
+    void prepare() {
+        const std::lock_guard guard(mutex_);
+        if (modules_.empty()) scan();
+    }
+
+    std::mutex& mutex() noexcept { return mutex_; }
 
     bool same_module(std::uintptr_t a, std::uintptr_t b) {
         const std::lock_guard guard(mutex_);
@@ -179,24 +187,44 @@ public:
 
     bool contains(Thunk thunk) {
         const std::lock_guard guard(mutex_);
-        ThunkRegistration* const head = registrations.load();
-        if (head != seen_) {
-            thunks_.clear();
-            for (auto* entry = head; entry != nullptr; entry = entry->next_) thunks_.insert(entry->thunk_);
-            seen_ = head;
-        }
+        look();
         return thunks_.contains(thunk);
     }
 
+    void prepare() {
+        const std::lock_guard guard(mutex_);
+        look();
+    }
+
+    std::mutex& mutex() noexcept { return mutex_; }
+
 private:
+    void look() {
+        ThunkRegistration* const head = registrations.load();
+        if (head == seen_) return;
+        thunks_.clear();
+        for (auto* entry = head; entry != nullptr; entry = entry->next_) thunks_.insert(entry->thunk_);
+        seen_ = head;
+    }
+
     std::mutex mutex_;
     ThunkRegistration* seen_ = nullptr;
     std::unordered_set<Thunk> thunks_;
 };
 
-void forget_tokens_after_fork() noexcept {
-    the_modules.store(nullptr, std::memory_order_release);
-    the_thunks.store(nullptr, std::memory_order_release);
+void prepare_tokens() {
+    ModuleTable::instance().prepare();
+    ThunkTable::instance().prepare();
+}
+
+void lock_tokens_before_fork() noexcept {
+    ModuleTable::instance().mutex().lock();
+    ThunkTable::instance().mutex().lock();
+}
+
+void unlock_tokens_after_fork() noexcept {
+    ThunkTable::instance().mutex().unlock();
+    ModuleTable::instance().mutex().unlock();
 }
 
 Token token_of(const void* code) { return ModuleTable::instance().token_of(reinterpret_cast<std::uintptr_t>(code)); }

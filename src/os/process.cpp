@@ -20,6 +20,7 @@
 #include <sstream>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <system_error>
@@ -212,7 +213,11 @@ std::optional<double> cgroup_cpus() {
 
 std::size_t private_memory() noexcept { return status_number("VmData:").value_or(0) * 1024; }
 
-std::size_t thread_count() noexcept { return status_number("Threads:").value_or(1); }
+std::size_t thread_count() noexcept {
+    // A folder for each thread is what makes the links of the folder above them, and that is cheaper to ask for than a text.
+    struct stat folder {};
+    return ::stat("/proc/self/task", &folder) == 0 && folder.st_nlink > 2 ? folder.st_nlink - 2 : 1;
+}
 
 std::size_t usable_cpus() noexcept {
     std::size_t cpus = 1;

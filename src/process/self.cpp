@@ -2,6 +2,7 @@
 
 #include "os/process.hpp"
 #include "process/supervisor.hpp"
+#include "process/throw_trace.hpp"
 #include "shm/heap.hpp"
 #include "shm/objects.hpp"
 #include "shm/region.hpp"
@@ -34,11 +35,11 @@ ProcessInfo* parent_info = nullptr;
 constinit std::atomic<ForkChildHook*> hooks{nullptr};
 
 void in_forked_child() {
+    unlock_tokens_after_fork();
     generation.fetch_add(1, std::memory_order_relaxed);
     own_threads.store(0, std::memory_order_relaxed);
     shm::Heap::after_fork();
     if (shm::Region::exists()) shm::Region::instance().after_fork();
-    forget_tokens_after_fork();
     Supervisor::after_fork();
     run_fork_child_hooks();
 }
@@ -59,7 +60,12 @@ void ForkGuard::leave() noexcept { leave_child(0); }
 
 void watch_forks() {
     static std::once_flag once;
-    std::call_once(once, [] { ::pthread_atfork(nullptr, nullptr, in_forked_child); });
+    std::call_once(once, [] {
+        // Learned once here, not in each child anew.
+        prepare_tokens();
+        prepare_throw_trace();
+        ::pthread_atfork(lock_tokens_before_fork, unlock_tokens_after_fork, in_forked_child);
+    });
 }
 
 void count_own_thread(int change) noexcept {

@@ -187,10 +187,12 @@ extern "C" __attribute__((used, visibility("hidden"))) _Unwind_Reason_Code multi
 
 namespace multihull::detail {
 
+void prepare_throw_trace() {
+    if (!machinery_is_known.load(std::memory_order_acquire)) learn_machinery();
+}
+
 void call_with_throw_trace(void (*function)(void*), void* context) {
-    if (!machinery_is_known.load(std::memory_order_acquire)) {
-        learn_machinery();
-    }
+    prepare_throw_trace();
     multihull_call_traced(function, context);
 }
 
@@ -212,6 +214,7 @@ void clear_throw_stack() noexcept { throw_stack.size = 0; }
 
 namespace multihull::detail {
 
+void prepare_throw_trace() {}
 void call_with_throw_trace(void (*function)(void*), void* context) { function(context); }
 
 std::size_t frames_of_task(std::span<const std::uintptr_t> frames) noexcept { return frames.size(); }

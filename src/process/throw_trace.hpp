@@ -20,6 +20,9 @@ namespace multihull::detail {
 /// than x86-64 and AArch64.
 void call_with_throw_trace(void (*function)(void*), void* context);
 
+/// What the first call would do, in advance: forked children inherit it.
+void prepare_throw_trace();
+
 /// How many of a stack's frames, innermost first, lie inside of what call_with_throw_trace() called: what is the task's own.
 /// All of them where none of the frames is that call.
 std::size_t frames_of_task(std::span<const std::uintptr_t> frames) noexcept;

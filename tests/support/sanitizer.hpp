@@ -25,6 +25,10 @@ inline constexpr bool kTsan = __has_feature(thread_sanitizer);
 inline constexpr bool kTsan = false;
 #endif
 
+/// Whether a signal arrives in the middle of a loop: the thread sanitizer keeps it until the loop calls into the C library, so that
+/// there is no stack to be had of one that never does.
+inline constexpr bool kSignalsArriveAtOnce = !kTsan;
+
 /// What becomes of a task for which there is no memory: the sanitizers' operator new ends the process where it would throw.
 using OutOfMemory = std::conditional_t<kAsan || kTsan, multihull::WorkerCrashed, std::bad_alloc>;
 

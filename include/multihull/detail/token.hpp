@@ -39,7 +39,10 @@ Thunk thunk_of(Token token);
 /// Whether two addresses lie in the code of one module.
 bool same_module(std::uintptr_t a, std::uintptr_t b) noexcept;
 
-/// In a forked child: the parent's tables may be locked by a thread that does not exist here.
-void forget_tokens_after_fork() noexcept;
+/// Fills this process's tables, so that its forked children find them full.
+void prepare_tokens();
+/// Around a fork, so that no thread which does not exist in the child is in the middle of changing the tables. Needs prepare_tokens().
+void lock_tokens_before_fork() noexcept;
+void unlock_tokens_after_fork() noexcept;
 
 }    // namespace multihull::detail
