@@ -288,7 +288,7 @@ TEST_P(LimitsTest, retries_are_for_the_outcomes_that_are_worth_one) {
                           {Way::exception, RetryOn::exception}, {Way::memory, RetryOn::memory},
                           {Way::memory, RetryOn::exception},    {Way::timeout, RetryOn::timeout},
                           {Way::cpu, RetryOn::timeout}};
-    Pool pool({.processes = 1, .task_timeout = 400ms, .limits = {.cpu_time = 150ms}});
+    Pool pool({.processes = 1, .task_timeout = test::kTsan ? 2000ms : 400ms, .limits = {.cpu_time = 150ms}});
     for (const auto& [way, worth] : cases) {
         if (test::kTsan && way == Way::memory) continue;    // it takes longer to say so than the task may run
         board_[0] = 0;
