@@ -20,5 +20,6 @@ install(
         "${PROJECT_BINARY_DIR}/MultihullConfig.cmake"
         "${PROJECT_BINARY_DIR}/MultihullConfigVersion.cmake"
         "${CMAKE_CURRENT_LIST_DIR}/FindElfutils.cmake"
+        "${CMAKE_CURRENT_LIST_DIR}/FindZstd.cmake"
     DESTINATION "${multihull_config_dir}")
 install(FILES "${PROJECT_SOURCE_DIR}/LICENSE" DESTINATION "${CMAKE_INSTALL_DOCDIR}")
