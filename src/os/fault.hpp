@@ -23,6 +23,11 @@ enum class Call : std::uint32_t {
     sendmsg,
     exec,
     setrlimit,
+    open_nameless,
+    create_file,
+    write_file,
+    name_file,
+    lock_file,
     count_
 };
 
@@ -79,6 +84,11 @@ enum class KillPoint : std::uint32_t {
     descriptor_asked,
     descriptor_kept,
     descriptor_given,
+    file_written,
+    file_named,
+    file_replaced,
+    file_sweeping,
+    result_locked,
     count_
 };
 

@@ -97,7 +97,8 @@ inline const char* name_of(KillPoint point) {
         "permit_returned",    "barrier_arrived", "barrier_tripped",     "put_slot_written", "block_queued",
         "put_published",      "put_before_wake", "get_copied",          "get_taken",        "block_loaned",
         "block_freed",        "ring_grown",      "queue_repaired",      "descriptor_asked", "descriptor_kept",
-        "descriptor_given"};
+        "descriptor_given",   "file_written",    "file_named",          "file_replaced",    "file_sweeping",
+        "result_locked"};
     static_assert(std::size(names) == mh::os::kKillPointCount);
     return names[static_cast<std::uint32_t>(point)];
 }
