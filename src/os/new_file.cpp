@@ -77,7 +77,7 @@ NewFile::NewFile(int folder, std::string name) : folder_(folder), name_(std::mov
         fd_ = Fd(checked(Call::open_nameless,
                          [&] { return ::openat(folder_, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, kMode); }));
         if (fd_) return;
-        if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) throw_errno("making a file");
+        // There are many ways to say that there are no such files here; whatever else is wrong, the next call says so too.
     }
     for (int number = 0; number < kTemporaryNames; ++number) {
         const std::string temporary = temporary_name(name_, number);
