@@ -1,7 +1,9 @@
 // A program of somebody else's: it knows of Multihull only what a user knows.
+#include <multihull/memory.hpp>
 #include <multihull/pool.hpp>
 #include <multihull/process.hpp>
 
+#include <cstdio>
 #include <iostream>
 #include <string>
 #include <vector>
@@ -20,7 +22,13 @@ int main(int argc, char** argv) {
     multihull::Pool pool(2);
     const std::vector<std::string> words{"one", "three", "eleven"};
     const std::vector<int> lengths = pool.map(length, words);
-    const bool right = process.exitcode() == 0 && lengths == std::vector<int>{3, 5, 6};
+
+    const std::string file = "consumer-lengths.bin";
+    multihull::dump(lengths, file, {.compress = multihull::zstd()});
+    const bool same = multihull::load<std::vector<int>>(file) == lengths;
+    std::remove(file.c_str());
+
+    const bool right = same && process.exitcode() == 0 && lengths == std::vector<int>{3, 5, 6};
     std::cout << (right ? "Multihull works here\n" : "Multihull does not work here\n");
     return right ? 0 : 1;
 }
