@@ -6,6 +6,7 @@
 #pragma once
 
 #include <multihull/codec.hpp>
+#include <multihull/detail/hash_value.hpp>
 #include <multihull/detail/memory_store.hpp>
 
 #include <algorithm>
@@ -93,6 +94,15 @@ MappedArray<T> decode_mapped(Reader& reader) {
 }
 
 }    // namespace detail
+
+template <class T>
+    requires Hashable<T>
+struct ContentHash<MappedArray<T>> {
+    static void update(Hasher& hasher, const MappedArray<T>& array) {
+        detail::hash_count(hasher, array.size());
+        detail::hash_array(hasher, array.data(), array.size());
+    }
+};
 
 /// Travels to another process as its elements.
 template <class T>

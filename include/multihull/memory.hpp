@@ -13,9 +13,11 @@
 #include <multihull/detail/entry_value.hpp>
 #include <multihull/detail/memory_store.hpp>
 #include <multihull/detail/value_text.hpp>
+#include <multihull/dump.hpp>
 #include <multihull/error.hpp>
 #include <multihull/mapped_array.hpp>
 #include <multihull/memory_options.hpp>
+#include <multihull/shelved.hpp>
 
 #include <chrono>
 #include <cstddef>
@@ -29,42 +31,6 @@
 namespace multihull {
 
 class Memory;
-
-/// A result that stays on disk until it is asked for: some bytes, that travel to other processes instead of it.
-template <class T>
-class Shelved {
-public:
-    /// The result. Throws Error where it was cleared or evicted meanwhile, or is damaged.
-    T get() const {
-        if (value_ != nullptr) return *value_;
-        if (const auto entry = store_->find(name_, {}, true)) {
-            try {
-                return detail::decode_entry<T>(*entry);
-            } catch (const CodecError& error) {
-                store_->report_damaged(name_, error.what());
-            }
-        }
-        detail::throw_shelved_gone(function_);
-    }
-    /// Removes the result from the cache.
-    void clear() {
-        value_.reset();
-        store_->remove(name_);
-    }
-
-private:
-    template <class F, std::size_t... kIgnored>
-    friend class Cached;
-    friend struct Codec<Shelved>;
-
-    Shelved(std::shared_ptr<detail::Store> store, std::string function, detail::EntryName name)
-        : store_(std::move(store)), function_(std::move(function)), name_(std::move(name)) {}
-
-    std::shared_ptr<detail::Store> store_;
-    std::string function_;
-    detail::EntryName name_;
-    std::shared_ptr<const T> value_;    // where it could not be kept
-};
 
 /// A function whose results are kept. A value: copies are the same cached function, also in another process, where it travels as
 /// its function does (a task of a Pool may be one).
@@ -96,8 +62,8 @@ public:
     /// Whether the call would find its result, as far as can be told without reading it.
     template <class... Args>
         requires std::is_invocable_v<F&, Args...>
-    bool check_call_in_cache(const Args&... arguments) const {
-        return store_->contains(name_of<const Args&...>(arguments...), policy());
+    bool check_call_in_cache(Args&&... arguments) const {
+        return store_->contains(name_of<Args...>(arguments...), policy());
     }
 
     /// Sees to it that the result is on disk, and gives a handle of it. Where it can't be kept the handle holds it.
@@ -156,7 +122,10 @@ private:
         const Hash128& signature = Key::signature();
         hasher.bytes(&signature, sizeof signature);
         // A function with fields is one of many: they are part of what is called.
-        if constexpr (!detail::kFunctionPointer<F> && !std::is_empty_v<F>) hasher.add(function_);
+        if constexpr (!detail::kFunctionPointer<F> && !std::is_empty_v<F>) {
+            detail::hash_signature<F>(hasher);
+            hasher.add(function_);
+        }
         Key::add(hasher, options_.ignore, arguments...);
         return {folder_, hasher.digest(), detail::kept_signature<Value>()};
     }
@@ -262,29 +231,6 @@ private:
     std::shared_ptr<detail::Store> store_;
 };
 
-/// Writes a value to a file, which is whole or not there, whoever dies meanwhile. Throws Error.
-template <class T>
-void dump(const T& value, const std::string& path, const DumpOptions& options = {}) {
-    detail::require_travels<T>();
-    detail::EncodedEntry entry;
-    detail::encode_entry(entry, value);
-    detail::dump_entry(path, detail::kept_signature<T>(), detail::type_name<T>(), entry, options);
-}
-
-/// The value that dump() wrote. A std::vector of plain values can be loaded as a MappedArray, and the other way round. Throws
-/// Error where the file can't be read, is damaged, or holds something else.
-template <class T>
-T load(const std::string& path, const LoadOptions& options = {}) {
-    detail::require_travels<T>();
-    const detail::EntryBytes entry =
-        detail::load_entry(path, detail::kept_signature<T>(), detail::type_name<T>(), options);
-    try {
-        return detail::decode_entry<T>(entry);
-    } catch (const CodecError& error) {
-        detail::throw_load_damaged(path, error.what());
-    }
-}
-
 // How they travel: by the folder's path and what is known of the function.
 template <>
 struct Codec<Memory> {
@@ -307,24 +253,6 @@ struct Codec<Cached<F, kIgnored...>> {
         auto options = detail::decode_options(reader);
         return Cached<F, kIgnored...>(std::move(store), std::move(name), detail::decode_callable<F>(reader),
                                       std::move(options));
-    }
-};
-
-template <class T>
-struct Codec<Shelved<T>> {
-    static void encode(detail::Writer& writer, const Shelved<T>& shelved) {
-        detail::encode_store(writer, *shelved.store_);
-        detail::encode(writer, shelved.function_);
-        detail::encode(writer, shelved.name_);
-        detail::encode(writer, shelved.value_ != nullptr);
-        if (shelved.value_ != nullptr) detail::encode(writer, *shelved.value_);
-    }
-    static Shelved<T> decode(detail::Reader& reader) {
-        auto store = detail::decode_store(reader);
-        auto function = detail::decode<std::string>(reader);
-        Shelved<T> shelved(std::move(store), std::move(function), detail::decode<detail::EntryName>(reader));
-        if (detail::decode<bool>(reader)) shelved.value_ = std::make_shared<const T>(detail::decode<T>(reader));
-        return shelved;
     }
 };
 

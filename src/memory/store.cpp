@@ -13,6 +13,8 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <map>
+#include <mutex>
+#include <set>
 #include <sys/stat.h>
 #include <system_error>
 #include <tuple>
@@ -22,10 +24,11 @@ namespace multihull::detail {
 
 namespace {
 
-// The stores that this process has used, kept until its end: a task that comes with a store finds it here. A forked child has its
-// own, for the parent's may be locked.
+// The stores that this process has used, kept until its end: a task that comes with a store finds it here. And what was said of
+// damaged entries. A forked child has its own, for the parent's may be locked.
 struct Registry {
     std::mutex mutex;
+    std::set<std::string> said_damaged;
     std::map<std::tuple<std::string, int, int, std::size_t, bool>, std::shared_ptr<Store>> stores;
 };
 
@@ -152,8 +155,9 @@ bool Store::put(const EntryName& name, const EntryText& text, std::chrono::nanos
                 if (attempt == 8 || error.code() != std::errc::no_such_file_or_directory) throw;
             }
         }
-        const std::lock_guard guard(mutex_);
-        said_damaged_.erase(file_of(name));
+        Registry& known = registry();
+        const std::lock_guard guard(known.mutex);
+        known.said_damaged.erase(file_of(name));
         return true;
     } catch (const std::system_error& error) {
         report_not_kept(error.what());
@@ -174,17 +178,15 @@ void Store::remove(const EntryName& name) {
 void Store::report_damaged(const EntryName& name, const char* why) {
     const std::string file = file_of(name);
     {
-        const std::lock_guard guard(mutex_);
-        if (!said_damaged_.insert(file).second) return;
+        Registry& known = registry();
+        const std::lock_guard guard(known.mutex);
+        if (!known.said_damaged.insert(file).second) return;
     }
     log(LogLevel::warning, "the kept result " + file + " can't be used (" + why + "): it is computed again");
 }
 
 void Store::report_not_kept(const char* why) {
-    {
-        const std::lock_guard guard(mutex_);
-        if (std::exchange(said_not_kept_, true)) return;
-    }
+    if (said_not_kept_.exchange(true)) return;
     log(LogLevel::warning, "results can't be kept in " + path_ + " (" + why +
                                "): they are computed each time they are asked for. Make room there, let this user "
                                "write to it, or choose another folder; this is said once");

@@ -27,11 +27,8 @@
 #include <variant>
 #include <vector>
 
-namespace {
-
-using multihull::content_hash;
-using multihull::Hash128;
-using multihull::Hashable;
+// Named, as clang has no use for a stand-in of an optional of what it can't name elsewhere.
+namespace samples {
 
 struct Padded {
     char letter = 'a';
@@ -52,6 +49,18 @@ struct Tree {
     int value = 0;
     std::vector<Tree> children;
 };
+
+}    // namespace samples
+
+namespace {
+
+using multihull::content_hash;
+using multihull::Hash128;
+using multihull::Hashable;
+using samples::Nested;
+using samples::Packed;
+using samples::Padded;
+using samples::Tree;
 
 // The same fields, with other bytes between them.
 template <class T>

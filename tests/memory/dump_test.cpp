@@ -122,12 +122,10 @@ TEST_F(DumpTest, FindsEveryDamage) {
         const std::string good = test::read_file(path);
         for (const std::size_t from : {std::size_t{0}, std::size_t{1} << 30}) {
             for (std::size_t i = 0; i < good.size(); ++i) {
-                for (const int flip : {1, 0x80, 0xff}) {
-                    std::string bad = good;
-                    bad[i] = static_cast<char>(bad[i] ^ flip);
-                    test::write_file(path, bad);
-                    EXPECT_THROW(mh::load<std::vector<std::string>>(path, {.map_from = from}), mh::Error) << i;
-                }
+                std::string bad = good;
+                bad[i] = static_cast<char>(bad[i] ^ (1 << i % 8));
+                test::write_file(path, bad);
+                EXPECT_THROW(mh::load<std::vector<std::string>>(path, {.map_from = from}), mh::Error) << i;
                 test::write_file(path, good.substr(0, i));
                 EXPECT_THROW(mh::load<std::vector<std::string>>(path, {.map_from = from}), mh::Error) << i;
             }

@@ -174,6 +174,7 @@ TEST_F(MemoryTest, IgnoresArguments) {
     EXPECT_EQ(logging(1, out), 1);
     EXPECT_EQ(logging(1, other), 1);
     EXPECT_EQ(out.str() + other.str(), "1");
+    EXPECT_TRUE(logging.check_call_in_cache(1, out));
 }
 
 TEST_F(MemoryTest, DoesNotKeepFailures) {
@@ -224,6 +225,26 @@ TEST_F(MemoryTest, Shelves) {
     EXPECT_FALSE(cached.check_call_in_cache(1000));
     const auto error = test::error_of([&] { copy.get(); });
     EXPECT_NE(error.find("\"table\" is gone"), error.npos) << error;
+}
+
+TEST_F(MemoryTest, ShelvesWhatCanOnlyBeMoved) {
+    for (const std::string& where : {path, std::string("/proc/multihull-cache")}) {
+        const auto cached = mh::Memory(where).cache("unique", [](int x) { return std::make_unique<int>(x); });
+        EXPECT_EQ(*cached.call_and_shelve(3).get(), 3);
+        EXPECT_EQ(*cached(3), 3);
+    }
+}
+
+TEST_F(MemoryTest, TakesMappedArrays) {
+    const mh::Memory memory(path);
+    const auto cached = memory.cache("sum", [](const mh::MappedArray<int>& numbers) {
+        ++calls;
+        return std::accumulate(numbers.begin(), numbers.end(), 0);
+    });
+    EXPECT_EQ(cached(mh::MappedArray<int>{1, 2, 3}), 6);
+    EXPECT_EQ(cached(mh::MappedArray<int>{1, 2, 3}), 6);
+    EXPECT_EQ(cached(mh::MappedArray<int>{1, 2, 4}), 7);
+    expect_calls(2);
 }
 
 TEST_F(MemoryTest, ExpiresAndValidates) {

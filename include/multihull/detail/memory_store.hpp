@@ -7,12 +7,11 @@
 #include <multihull/hasher.hpp>
 #include <multihull/memory_options.hpp>
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <memory>
-#include <mutex>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -99,9 +98,7 @@ private:
 
     const std::string path_;
     const MemoryOptions options_;
-    std::mutex mutex_;
-    bool said_not_kept_ = false;
-    std::set<std::string> said_damaged_;
+    std::atomic<bool> said_not_kept_{false};
 };
 
 /// Held while a missing result is computed: by one thread of one process for a key. Ends with its owner, however that ends.
