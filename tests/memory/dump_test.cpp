@@ -126,6 +126,7 @@ TEST_F(DumpTest, FindsEveryDamage) {
                 bad[i] = static_cast<char>(bad[i] ^ (1 << i % 8));
                 test::write_file(path, bad);
                 EXPECT_THROW(mh::load<std::vector<std::string>>(path, {.map_from = from}), mh::Error) << i;
+                if (i % 8 != 0) continue;
                 test::write_file(path, good.substr(0, i));
                 EXPECT_THROW(mh::load<std::vector<std::string>>(path, {.map_from = from}), mh::Error) << i;
             }

@@ -72,6 +72,7 @@ TEST_F(TroubleTest, ComputesDamagedResultsAgain) {
                 bad[i] = static_cast<char>(bad[i] ^ (1 << i % 8));
                 test::write_file(file, bad);
                 expect_again(i);
+                if (i % 8 != 0) continue;
                 test::write_file(file, good.substr(0, i));
                 expect_again(i);
             }
