@@ -43,6 +43,11 @@ struct ConstReference {
     int a;
     const int& value;
 };
+struct HoldsOptional {
+    std::optional<samples::Point> known_everywhere;
+    std::optional<PlainPointer> of_this_file;
+    std::optional<Nested> nested;
+};
 struct HoldsMutex {
     std::mutex mutex;
     int a;
@@ -111,6 +116,7 @@ struct Functor {
 };
 
 // The fields of aggregates.
+static_assert(kFieldCount<HoldsOptional> == 3);
 static_assert(kFieldCount<samples::Point> == 2);
 static_assert(kFieldCount<samples::Person> == 4);
 static_assert(kFieldCount<samples::WithArrays> == 6);

@@ -20,17 +20,22 @@ inline constexpr std::size_t kMaxInitializers = 1024;
 /// An aggregate whose fields can't be told apart: too many of them, a base class, or a field that nothing initializes.
 inline constexpr std::size_t kUnknownFields = static_cast<std::size_t>(-1);
 
-// Stand-ins in `T{...}`, never evaluated: a value of any type, and one of a base class.
+// Stand-ins in `T{...}`, never evaluated: a value of any type, and one of a base class. Defined all the same, because clang asks for it
+// where the type is known in one file only.
 struct AnyValue {
     std::size_t ignored;
     template <class Field>
-    operator Field() const noexcept;
+    operator Field() const noexcept {
+        __builtin_unreachable();
+    }
 };
 template <class Derived>
 struct AnyBase {
     template <class Base>
         requires(std::is_base_of_v<Base, Derived> && !std::is_same_v<Base, Derived>)
-    operator Base() const noexcept;
+    operator Base() const noexcept {
+        __builtin_unreachable();
+    }
 };
 
 template <class T, std::size_t... kIndices>
