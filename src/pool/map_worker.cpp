@@ -57,7 +57,7 @@ void MapWorker::run(void (*elements)(void*, std::uint64_t, std::uint64_t), void*
                     &call);
                 call.begin = call.end;
             } catch (...) {
-                returned();
+                guard_.check();
                 const std::uint64_t element = (self_.progress.load(std::memory_order_relaxed) >> 1) - 1;
                 call.begin = failed(element) ? element : element + 1;
             }

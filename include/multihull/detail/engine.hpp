@@ -135,19 +135,30 @@ std::shared_ptr<Completion> submit_map(const std::shared_ptr<Engine>& engine, Ca
 /// What a map's thunk asks of the worker that runs it; lives for one part.
 class MapContext {
 public:
-    /// Calls `elements(state, begin, end)` for one range after the other until none is left. It must start() each element before it
+    /// Calls `elements(state, begin, end)` for one range after the other until none is left. It must mark each element (Marks) before it
     /// runs it; what an element throws is kept, and the range goes on behind it.
     virtual void run(void (*elements)(void* state, std::uint64_t begin, std::uint64_t end), void* state) = 0;
-    /// Says that element `index` begins now, and so that the one before it is finished.
-    void start(std::uint64_t index) noexcept {
-        if (timed_) {
-            start_timed(index);
-        } else {
-            progress_->store((index + 1) << 1, std::memory_order_release);
+    /// What a loop over elements has to say, as a value of its own: stores of results can't change it, so that it stays in registers.
+    class Marks {
+    public:
+        explicit Marks(MapContext& map) noexcept
+            : map_(map), progress_(map.timed_ ? nullptr : map.progress_), guard_(map.guard_) {}
+        /// Says that element `index` begins now, and so that the one before it is finished.
+        void start(std::uint64_t index) const noexcept {
+            if (progress_ == nullptr) {
+                map_.start_timed(index);
+            } else {
+                progress_->store((index + 1) << 1, std::memory_order_release);
+            }
         }
-    }
-    /// Says that the function has returned; its result is not yet stored.
-    void returned() const noexcept { guard_.check(); }
+        /// Says that the function has returned; its result is not yet stored.
+        void returned() const noexcept { guard_.check(); }
+
+    private:
+        MapContext& map_;
+        std::atomic<std::uint64_t>* progress_;
+        ForkGuard guard_;
+    };
     /// Gives room for an element's encoded result; finish_cell() publishes it.
     virtual Writer& begin_cell() = 0;
     virtual void finish_cell(std::uint64_t index) = 0;

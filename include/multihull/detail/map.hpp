@@ -95,24 +95,25 @@ struct MapThunk {
         const std::byte* const input = map.input();
         std::byte* const output = map.output();
         const std::uint64_t count = map.count();
+        const MapContext::Marks marks(map);
         for (std::uint64_t i = begin; i < end; ++i) {
-            map.start(i);
+            marks.start(i);
             In in = read_input<In, kKind>(input, count, i);
             if constexpr (std::is_void_v<Value>) {
                 Call::call(function, in);
-                map.returned();
+                marks.returned();
                 if constexpr (kCells) {
                     map.begin_cell();
                     map.finish_cell(i);
                 }
             } else if constexpr (kCells) {
                 const auto& value = Call::call(function, in);
-                map.returned();
+                marks.returned();
                 encode(map.begin_cell(), value);
                 map.finish_cell(i);
             } else {
                 const Value value = Call::call(function, in);
-                map.returned();
+                marks.returned();
                 store(output + i * Call::kOutput, value);
             }
         }
