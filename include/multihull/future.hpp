@@ -35,6 +35,9 @@ using Stored = std::conditional_t<std::is_void_v<T>, Nothing, T>;
 template <class T>
 class LocalCompletion;
 
+/// What waits for many futures at once sees of each.
+struct FutureAccess;
+
 }    // namespace detail
 
 /// Handle of a task's outcome: its value, its own exception, or the account of why there is neither.
@@ -88,14 +91,17 @@ public:
         return completion().failure(task_);
     }
     /// Keeps a waiting task from starting, and ends the worker of one that runs; get() then throws Cancelled.
-    /// False when the task has ended already.
+    /// False when the task has ended already, or runs in a thread, which nobody can end.
     bool cancel() const { return completion().cancel(task_); }
 
     /// Calls `callback(future)` once the task has ended: at once when it has, else in a thread of the library, one callback at a
-    /// time per pool. What it throws is logged.
+    /// time per pool (of tasks that run in threads: in the thread that ran the task). Callbacks of one task come in the order in
+    /// which they were added. What one throws is logged.
     template <class Callback>
     void add_done_callback(Callback callback) const {
-        completion().on_done(task_, [future = *this, callback = std::move(callback)]() mutable { callback(future); });
+        completion().on_done(task_, [future = *this, callback = std::move(callback)]() mutable {
+            detail::run_callback([&] { callback(future); });
+        });
     }
 
     /// A future of `function(value)`, called in this process once the value is there; failures pass through.
@@ -108,7 +114,14 @@ public:
         return detail::future_source(completion_, task_);
     }
 
+    /// Whether both name the same task.
+    friend bool operator==(const Future& a, const Future& b) noexcept {
+        return a.completion_ == b.completion_ && a.task_ == b.task_;
+    }
+
 private:
+    friend struct detail::FutureAccess;
+
     detail::Completion& completion() const {
         if (!completion_) throw Error("this Future was moved from or never held a task");
         return *completion_;
@@ -126,4 +139,5 @@ private:
 
 }    // namespace multihull
 
+#include <multihull/detail/future_await.hpp>
 #include <multihull/detail/local_completion.hpp>

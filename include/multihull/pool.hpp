@@ -9,6 +9,7 @@
 
 #include <multihull/detail/imap.hpp>
 #include <multihull/detail/map.hpp>
+#include <multihull/detail/submit.hpp>
 #include <multihull/error.hpp>
 #include <multihull/future.hpp>
 #include <multihull/pool_options.hpp>
@@ -127,18 +128,7 @@ public:
 private:
     template <class Function, class... Args>
     auto submit(const TaskOptions* options, Function function, Args&&... arguments) {
-        using F = std::decay_t<Function>;
-        using I = detail::InvocationOf<F, Args...>;
-        using Value = typename I::Value;
-        I::check();
-        if constexpr (!std::is_void_v<Value>) detail::require_travels<Value>();
-        detail::CallBuffer buffer;
-        detail::encode_callable(buffer.writer(), function);
-        typename I::Holders holders(std::forward<Args>(arguments)...);
-        detail::encode(buffer.writer(), holders);
-        const std::uint32_t task =
-            detail::submit_call(*engine_, detail::Registered<&detail::CallThunk<F, I>::run>::token(), buffer, options);
-        return Future<Value>(detail::as_completion(engine_), task, &detail::read_task<Value>);
+        return detail::submit_function(engine_, options, std::move(function), std::forward<Args>(arguments)...);
     }
 
     template <bool kOrdered, class Function, class View>

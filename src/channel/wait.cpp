@@ -2,15 +2,12 @@
 
 #include "os/clock.hpp"
 #include "os/fd.hpp"
-#include "process/self.hpp"
+#include "pool/future_waits.hpp"
 
 #include <multihull/error.hpp>
 #include <multihull/future.hpp>
 
 #include <algorithm>
-#include <atomic>
-#include <map>
-#include <mutex>
 #include <poll.h>
 #include <system_error>
 #include <unistd.h>
@@ -22,66 +19,7 @@ namespace detail {
 
 namespace {
 
-// The waits for futures. A task's callback can't be taken back, so each task has one at most, for as long as it runs; it wakes
-// whoever waits then.
-class FutureWaits {
-public:
-    using Key = std::pair<Completion*, std::uint32_t>;
-
-    static FutureWaits& instance() {
-        FutureWaits* current = the_waits.load(std::memory_order_acquire);
-        if (current != nullptr) return *current;
-        auto* const fresh = new FutureWaits;
-        if (the_waits.compare_exchange_strong(current, fresh, std::memory_order_acq_rel)) return *fresh;
-        delete fresh;
-        return *current;
-    }
-
-    void add(const Key& key, int eventfd) {
-        {
-            const std::lock_guard guard(mutex_);
-            const auto [entry, is_new] = eventfds_.try_emplace(key);
-            if (std::ranges::find(entry->second, eventfd) == entry->second.end()) entry->second.push_back(eventfd);
-            if (!is_new) return;
-        }
-        // Without the lock: a task that has ended calls back at once.
-        try {
-            key.first->on_done(key.second, [key] { instance().done(key); });
-        } catch (...) {
-            const std::lock_guard guard(mutex_);
-            eventfds_.erase(key);
-            throw;
-        }
-    }
-
-    void remove(const Key& key, int eventfd) noexcept {
-        const std::lock_guard guard(mutex_);
-        const auto entry = eventfds_.find(key);
-        if (entry != eventfds_.end()) std::erase(entry->second, eventfd);
-    }
-
-    // Left behind by a forked child, which has no futures: its lock may be held for ever.
-    static inline constinit std::atomic<FutureWaits*> the_waits{nullptr};
-
-private:
-    void done(const Key& key) {
-        const std::lock_guard guard(mutex_);
-        const auto entry = eventfds_.find(key);
-        if (entry == eventfds_.end()) return;
-        for (const int eventfd : entry->second) {
-            const std::uint64_t one = 1;
-            [[maybe_unused]] const auto ignored = ::write(eventfd, &one, sizeof one);
-        }
-        eventfds_.erase(entry);
-    }
-
-    std::mutex mutex_;
-    std::map<Key, std::vector<int>> eventfds_;    // of tasks that have a callback
-};
-
-const ForkChildHook kForgetWaits([] { FutureWaits::the_waits.store(nullptr); });
-
-class FutureSource final : public WaitSource {
+class FutureSource final : public WaitSource, private TaskListener {
 public:
     FutureSource(std::shared_ptr<Completion> completion, std::uint32_t task)
         : completion_(std::move(completion)), task_(task) {}
@@ -90,21 +28,28 @@ public:
         if (completion_->ready(task_)) return true;
         if (eventfd_ < 0) return false;
         // What has woken this wait may have been the callback of an earlier task in the same place, which has gone with it.
-        FutureWaits::instance().add({completion_.get(), task_}, eventfd_);
+        FutureWaits::instance().add({completion_.get(), task_}, *this, 0);
         return completion_->ready(task_);
     }
     void prepare(int eventfd) override {
         eventfd_ = eventfd;
-        FutureWaits::instance().add({completion_.get(), task_}, eventfd);
+        FutureWaits::instance().add({completion_.get(), task_}, *this, 0);
     }
     void forget() noexcept override {
-        if (eventfd_ >= 0) FutureWaits::instance().remove({completion_.get(), task_}, std::exchange(eventfd_, -1));
+        if (eventfd_ < 0) return;
+        FutureWaits::instance().remove({completion_.get(), task_}, *this);
+        eventfd_ = -1;
     }
 
 private:
+    void task_done(std::uint64_t) noexcept override {
+        const std::uint64_t one = 1;
+        [[maybe_unused]] const auto ignored = ::write(eventfd_, &one, sizeof one);
+    }
+
     std::shared_ptr<Completion> completion_;
     std::uint32_t task_;
-    int eventfd_ = -1;
+    int eventfd_ = -1;    // written before anybody may be told, and after nobody is
 };
 
 }    // namespace

@@ -1,8 +1,6 @@
 // The engine's callback thread: hears from workers which tasks ended, and calls back. Started with the first callback.
 #include "pool/engine.hpp"
 
-#include <multihull/log.hpp>
-
 #include <csignal>
 #include <pthread.h>
 #include <sys/prctl.h>
@@ -107,13 +105,7 @@ void Engine::run_callbacks(std::uint32_t task) {
         callbacks.swap(records_[task].callbacks);
     }
     for (const auto& callback : callbacks) {
-        try {
-            callback();
-        } catch (const std::exception& error) {
-            log(LogLevel::error, std::string("a callback of pool ") + options_.name + " threw: " + error.what());
-        } catch (...) {
-            log(LogLevel::error, "a callback of pool " + options_.name + " threw something that is no std::exception");
-        }
+        run_callback(callback);
     }
     callbacks.clear();    // before the count: a callback may hold the last future of its task
     const std::lock_guard guard(mutex_);

@@ -52,6 +52,10 @@ public:
     void close();
     void join();
     void terminate() noexcept;
+    /// The same by SIGTERM, and by SIGKILL a second later.
+    void terminate_gently();
+    /// Cancels every task that no worker has taken.
+    void cancel_waiting();
     std::size_t workers() const noexcept { return home_.worker_count; }
 
     // Completion
@@ -106,8 +110,8 @@ private:
         bool cancelled = false;
         std::uint32_t attempts_left = 0;
         RetryOn retry_on = RetryOn::nothing;
-        std::int64_t shortest_limit_ns = os::kNever;    // of wall clock and processor time
-        std::uint64_t block = 0;                        // of its arguments, in this process's heap
+        std::int64_t shortest_limit_ns = os::kNever;      // of wall clock and processor time
+        std::uint64_t block = 0;                          // of its arguments, in this process's heap
         std::vector<std::shared_ptr<const void>> kept;    // what arguments or result name: alive as long as the record
         std::size_t block_size = 0;
         std::exception_ptr lost;

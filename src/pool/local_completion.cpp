@@ -8,6 +8,16 @@ namespace multihull::detail {
 
 std::int64_t deadline_after(std::chrono::nanoseconds timeout) noexcept { return os::deadline_after(timeout); }
 
+void run_callback(const std::function<void()>& callback) noexcept {
+    try {
+        callback();
+    } catch (const std::exception& error) {
+        log(LogLevel::error, std::string("a future's callback threw: ") + error.what());
+    } catch (...) {
+        log(LogLevel::error, "a future's callback threw something that is no std::exception");
+    }
+}
+
 bool LocalCompletionBase::ready(std::uint32_t) noexcept {
     const std::lock_guard guard(mutex_);
     return done_;
@@ -63,11 +73,7 @@ bool LocalCompletionBase::finish(std::exception_ptr failure, const std::function
         changed_.notify_all();
     }
     for (const auto& callback : callbacks) {
-        try {
-            callback();
-        } catch (const std::exception& error) {
-            log(LogLevel::error, std::string("a callback threw: ") + error.what());
-        }
+        run_callback(callback);
     }
     return true;
 }

@@ -11,6 +11,9 @@ namespace multihull::detail {
 
 class MapResults;
 
+/// Calls it, and says in the log what it throws.
+void run_callback(const std::function<void()>& callback) noexcept;
+
 /// Where a result is read from: the bytes of one task, or the arrays of a map.
 struct ResultSource {
     Reader* reader = nullptr;
