@@ -95,8 +95,8 @@ public:
     bool cancel() const { return completion().cancel(task_); }
 
     /// Calls `callback(future)` once the task has ended: at once when it has, else in a thread of the library, one callback at a
-    /// time per pool (of tasks that run in threads: in the thread that ran the task). Callbacks of one task come in the order in
-    /// which they were added. What one throws is logged.
+    /// time per pool (of tasks that run in threads: in the thread that ran the task). Those that were added before
+    /// its end come in that order. What one throws is logged.
     template <class Callback>
     void add_done_callback(Callback callback) const {
         completion().on_done(task_, [future = *this, callback = std::move(callback)]() mutable {

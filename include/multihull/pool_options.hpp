@@ -64,6 +64,9 @@ struct PoolOptions {
     Call initializer{};      ///< Called in each worker before its first task. A throw makes the pool a BrokenPool.
     Call exit_function{};    ///< Called in each worker that leaves in good order.
     std::optional<StartMethod> start_method{};
+    /// Threads that OpenMP and BLAS libraries use in each worker, unless the environment says so already (OMP_NUM_THREADS, ...).
+    /// Empty: a fair share of the processors; 0: what they like.
+    std::optional<std::size_t> inner_max_num_threads{};
     bool capture_stderr = true;    ///< Keep the last lines of each worker's stderr for error messages.
     bool pass_stderr = true;       ///< And pass on to the program's stderr what was kept.
     std::string name{};            ///< Shown in messages; "Pool-N" where empty.

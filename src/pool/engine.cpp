@@ -6,6 +6,7 @@
 #include "pool/map_state.hpp"
 #include "pool/worker.hpp"
 #include "process/exchange.hpp"
+#include "process/inner_limits.hpp"
 #include "shm/growth.hpp"
 
 #include <multihull/log.hpp>
@@ -32,7 +33,7 @@ constexpr std::uint64_t kRingPiece = std::uint64_t{1} << 18;
 constexpr std::uint64_t kLeastRoom = std::uint64_t{64} << 10;
 
 PoolOptions checked_options(PoolOptions options) {
-    if (options.processes == 0) options.processes = os::usable_cpus();
+    if (options.processes == 0) options.processes = processors_to_share();
     if (options.processes > kMaxWorkers) {
         throw std::invalid_argument(
             "a pool of " + std::to_string(options.processes) +
@@ -73,6 +74,8 @@ shm::Offset make_home(const PoolOptions& options) {
     header.max_growth = options.max_growth_per_child;
     header.cpus = static_cast<std::uint32_t>(os::usable_cpus());
     header.worker_count = static_cast<std::uint32_t>(options.processes);
+    header.inner_cpus = static_cast<std::uint32_t>(inner_share(options.processes));
+    header.inner_threads = static_cast<std::uint32_t>(options.inner_max_num_threads.value_or(header.inner_cpus));
     copy_name(header.name, options.name);
     copy_name(header.owner_name, current_process().name());
     header.parent_entry_address = reinterpret_cast<std::uintptr_t>(&worker_entry);

@@ -56,6 +56,8 @@ public:
     void terminate_gently();
     /// Cancels every task that no worker has taken.
     void cancel_waiting();
+    /// Whether a task could be submitted now.
+    bool takes_tasks() const;
     std::size_t workers() const noexcept { return home_.worker_count; }
 
     // Completion

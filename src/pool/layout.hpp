@@ -66,7 +66,7 @@ struct alignas(64) TaskSlot {
     std::byte arguments[kInlineArguments];
     std::uint64_t result_offset;    ///< 0: it is in `result`.
     std::uint64_t result_size;
-    std::uint64_t result_block;    ///< The block that the parent gives back; 0 for none.
+    std::uint64_t result_block;            ///< The block that the parent gives back; 0 for none.
     std::uint64_t result_names_objects;    ///< Not 0: the result holds handles, which wait for their first reader.
     std::byte result[kInlineResult];
 };
@@ -124,6 +124,8 @@ struct PoolHeader {
     std::uint64_t exit_size;
     std::uint32_t cpus;
     std::uint32_t worker_count;
+    std::uint32_t inner_cpus;       ///< A worker's share of the processors.
+    std::uint32_t inner_threads;    ///< For libraries with threads of their own; 0: what they like.
     char name[64];
     char owner_name[64];
     std::uint64_t parent_entry_address;    ///< Where the process that made the pool has worker_entry.
@@ -171,9 +173,10 @@ struct MapHeader {
     std::uint64_t claims_offset;
     std::uint32_t claim_capacity;
     std::uint32_t part_count;
-    std::uint32_t timed;          ///< Elements have time limits, so that each start is a compare-and-swap.
-    std::uint32_t cells;          ///< The output is an array of ResultCell instead of plain values.
-    std::uint64_t fixed_chunk;    ///< 0: by measuring.
+    std::uint32_t timed;              ///< Elements have time limits, so that each start is a compare-and-swap.
+    std::uint32_t cells;              ///< The output is an array of ResultCell instead of plain values.
+    std::uint64_t fixed_chunk;        ///< 0: by measuring.
+    std::uint32_t stop_on_failure;    ///< The first element that fails cancels the map.
     alignas(64) std::atomic<std::uint32_t> next_claim;    ///< A hint: no claim below it is free.
     std::atomic<std::uint32_t> cancelled;
 };

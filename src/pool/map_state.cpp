@@ -67,6 +67,7 @@ MapState::MapState(std::shared_ptr<Engine> engine, CallBuffer& call, MapPlan pla
     header.part_count = part_count;
     header.timed = timeout.count() > 0 || cpu_time.count() > 0 ? 1 : 0;
     header.cells = plan.cells ? 1 : 0;
+    header.stop_on_failure = plan.stop_on_failure ? 1 : 0;
     header.fixed_chunk = options != nullptr ? options->chunksize : 0;
 
     count = plan.count;
@@ -292,6 +293,49 @@ bool MapState::barren(std::uint32_t part, bool began) {
 void MapState::fail_element(std::uint64_t element, std::exception_ptr why) {
     const std::lock_guard guard(mutex_);
     failed_.emplace_back(element, std::move(why));
+    if (plan_.stop_on_failure) shared_header().cancelled.store(1, std::memory_order_release);
+}
+
+MapHeader& MapState::shared_header() const noexcept { return *reinterpret_cast<MapHeader*>(control_.data()); }
+
+bool MapState::stopped() const noexcept { return shared_header().cancelled.load(std::memory_order_acquire) != 0; }
+
+std::vector<std::uint32_t> MapState::tasks() const {
+    std::vector<std::uint32_t> tasks;
+    for (const Part& part : parts_) tasks.push_back(part.task);
+    return tasks;
+}
+
+std::exception_ptr MapState::first_element_failure() const {
+    if (!plan_.cells) return first_failure();
+    std::uint64_t lowest = count;
+    {
+        const std::lock_guard guard(mutex_);
+        for (const auto& [element, error] : failed_) lowest = std::min(lowest, element);
+    }
+    const auto* const cells = reinterpret_cast<const ResultCell*>(output_->data());
+    for (std::uint64_t i = 0; i < lowest; ++i) {
+        if (cells[i].kind.load(std::memory_order_acquire) == ResultCell::exception) lowest = i;
+    }
+    if (lowest == count) return nullptr;
+    try {
+        static_cast<void>(element(lowest));
+        return nullptr;
+    } catch (...) {
+        return std::current_exception();
+    }
+}
+
+// Nobody is asked to count: what was claimed, less what the claimers have still to do.
+std::uint64_t MapState::done_about() const noexcept {
+    const auto* const claims = shm::Region::instance().at<std::atomic<std::uint64_t>>(claims_offset_);
+    std::uint64_t claimed = 0;
+    for (std::uint32_t i = 0; i < claim_capacity_; ++i) {
+        const std::uint64_t claim = claims[i].load(std::memory_order_acquire);
+        if (claim == 0) break;
+        claimed = std::min(map_claim::end(claim), count);
+    }
+    return claimed > parts_.size() ? claimed - parts_.size() : 0;
 }
 
 void MapState::resume(std::uint32_t part, std::uint64_t begin, std::uint64_t end) {

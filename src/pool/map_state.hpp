@@ -40,6 +40,16 @@ public:
 
     Reader element(std::uint64_t index) const override;
 
+    // For those who wait for a map that stops at its first failure.
+    /// The engine's tasks that share the map.
+    std::vector<std::uint32_t> tasks() const;
+    const std::shared_ptr<Engine>& engine() const noexcept { return keep_; }
+    bool stopped() const noexcept;
+    /// What the lowest of those inputs failed with that failed otherwise than by not being run. When all parts have ended.
+    std::exception_ptr first_element_failure() const;
+    /// About how many inputs have been run.
+    std::uint64_t done_about() const noexcept;
+
     // For the engine's supervision, one call at a time.
     /// The elements that a dead worker's part may not have finished, by what it said of its claim.
     std::pair<std::uint64_t, std::uint64_t> outstanding(std::uint32_t part, std::uint64_t claim,
@@ -68,6 +78,7 @@ private:
     std::exception_ptr first_failure() const;
     std::exception_ptr part_error(const MapPartState& part) const;
     bool complete() const;
+    MapHeader& shared_header() const noexcept;
     MapPartState& shared_part(std::uint32_t part) const noexcept;
 
     Engine* const engine_;

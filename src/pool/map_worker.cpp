@@ -179,6 +179,7 @@ bool MapWorker::failed(std::uint64_t element) {
         return true;
     }
     write_exception(element);
+    if (header_.stop_on_failure != 0) header_.cancelled.store(1, std::memory_order_release);
     return false;
 }
 

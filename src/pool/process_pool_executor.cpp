@@ -30,6 +30,11 @@ void Engine::cancel_waiting() {
     }
 }
 
+bool Engine::takes_tasks() const {
+    const std::lock_guard guard(mutex_);
+    return !closed_ && !broken_;
+}
+
 void Engine::terminate_gently() {
     require_usable();
     {

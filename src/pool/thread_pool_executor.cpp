@@ -1,6 +1,6 @@
 #include <multihull/thread_pool_executor.hpp>
 
-#include "os/process.hpp"
+#include "process/inner_limits.hpp"
 #include "process/self.hpp"
 
 #include <algorithm>
@@ -39,7 +39,7 @@ std::size_t checked_workers(std::size_t max_workers) {
 class ThreadCrew final : public std::enable_shared_from_this<ThreadCrew> {
 public:
     explicit ThreadCrew(ThreadPoolOptions options) : options_(std::move(options)) {
-        if (options_.max_workers == 0) options_.max_workers = os::usable_cpus();
+        if (options_.max_workers == 0) options_.max_workers = processors_to_share();
         if (options_.name.empty()) options_.name = "mh-thread";
         watch_forks();
     }

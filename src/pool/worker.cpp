@@ -10,6 +10,7 @@
 #include "pool/result_arena.hpp"
 #include "process/backtrace.hpp"
 #include "process/exchange.hpp"
+#include "process/inner_limits.hpp"
 #include "process/self.hpp"
 #include "process/throw_trace.hpp"
 
@@ -326,6 +327,7 @@ void worker_entry(const ZygoteRequest& request, std::vector<os::Fd>& fds) {
     os::set_process_name("mh-worker");
     set_self(ProcessInfo(::getpid(), std::string(home.header.name) + "-worker-" + std::to_string(index), true),
              ProcessInfo(static_cast<pid_t>(request.parent_pid), home.header.owner_name, false));
+    set_inner_limits(home.header.inner_cpus, home.header.inner_threads);
     WorkerLoop(request.words[0], index, static_cast<pid_t>(request.parent_pid)).run();
 }
 

@@ -6,7 +6,9 @@
 #include <multihull/pool_options.hpp>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -79,9 +81,10 @@ struct MapPlan {
     std::uint64_t count = 0;
     std::uint64_t input_offset = 0;    ///< A block of the parent's heap, taken over; 0 for none.
     std::size_t input_capacity = 0;
-    std::size_t output_size = 0;    ///< Bytes of one plain result; 0 for none (void).
-    bool cells = false;             ///< Results are encoded one by one.
-    std::uint32_t max_parts = 0;    ///< How many workers may share it; 0: all.
+    std::size_t output_size = 0;     ///< Bytes of one plain result; 0 for none (void).
+    bool cells = false;              ///< Results are encoded one by one.
+    std::uint32_t max_parts = 0;     ///< How many workers may share it; 0: all.
+    bool stop_on_failure = false;    ///< The first input that fails cancels the rest.
 };
 
 /// A block of the parent's heap that is given back unless it is taken.
@@ -131,6 +134,11 @@ protected:
 /// Starts a map; answers its completion (task 0).
 std::shared_ptr<Completion> submit_map(const std::shared_ptr<Engine>& engine, CallBuffer& call, MapPlan plan,
                                        const TaskOptions* options);
+
+/// Waits for a map that stops at its first failure, and ends what still runs then. Every `period` (0: never) it says how many inputs
+/// have been run, about. Throws what the lowest input failed with of those that failed.
+void wait_for_map(const std::shared_ptr<Completion>& map, std::chrono::nanoseconds period,
+                  const std::function<void(std::size_t)>& tick);
 
 /// What a map's thunk asks of the worker that runs it; lives for one part.
 class MapContext {

@@ -238,7 +238,7 @@ using RangeInvocation =
 
 template <bool kStar, bool kForceCells, class F, class Range>
 auto start_map(const std::shared_ptr<Engine>& engine, const F& function, Range&& range, const TaskOptions& options,
-               std::uint32_t max_parts = 0) {
+               std::uint32_t max_parts = 0, bool stop_on_failure = false) {
     using I = RangeInvocation<F, Range, kStar>;
     using Call = MapCall<F, I, kStar>;
     using In = typename Call::In;
@@ -254,6 +254,7 @@ auto start_map(const std::shared_ptr<Engine>& engine, const F& function, Range&&
     plan.output_size = Call::kOutput;
     plan.cells = kCells;
     plan.max_parts = max_parts;
+    plan.stop_on_failure = stop_on_failure;
     plan.input_offset = inputs.offset();
     plan.input_capacity = inputs.size();
     CallBuffer call;

@@ -1,0 +1,369 @@
+// Parallel loops that answer results one by one, while the rest still runs.
+#pragma once
+
+#include <multihull/detail/executor_map.hpp>
+#include <multihull/detail/future_group.hpp>
+#include <multihull/detail/parallel_list.hpp>
+#include <multihull/thread_pool_executor.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <ranges>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+namespace multihull::detail {
+
+// Long enough that sending a batch does not count, short enough that results do not wait long for each other.
+inline constexpr double kBatchNs = 1e6;
+
+/// `Feeder` takes calls from the range and has them run:
+///   using Value; bool at_end(); ImapUnit submit(std::size_t calls); std::optional<Stored<Value>> read(ImapUnit&);
+///   std::optional<std::size_t> total();
+template <class Feeder, bool kOrdered>
+class ParallelStream final : public ImapSource<Stored<typename Feeder::Value>> {
+    using Value = Stored<typename Feeder::Value>;
+
+public:
+    template <class... Parts>
+    ParallelStream(const ParallelOptions& options, std::size_t jobs, Parts&&... parts)
+        : options_(options),
+          jobs_(jobs),
+          window_(options.pre_dispatch != 0 ? options.pre_dispatch : 2 * jobs),
+          batch_(std::max<std::size_t>(options.batch_size, 1)),
+          feeder_(options_, jobs, std::forward<Parts>(parts)...),
+          report_(options_, jobs, feeder_.total()) {
+        fill();
+    }
+
+    ~ParallelStream() override {
+        // Nobody will read them: what has not started need not start, and what runs is ended where that is possible.
+        for (auto& [id, unit] : units_) unit.completion->abandon(unit.task);
+        for (auto& [id, unit] : units_) end_quietly(unit);
+    }
+
+    std::optional<Value> next() override {
+        fill();
+        if (units_.empty()) {
+            if (auto why = std::exchange(input_failure_, nullptr)) std::rethrow_exception(std::move(why));
+            feeder_.finished();
+            report_.end();
+            return std::nullopt;
+        }
+        if (!reading_) reading_ = kOrdered ? first_ : wait_for_any();
+        const auto place = units_.find(*reading_);
+        ImapUnit& unit = place->second;
+        unit.completion->wait(unit.task, kNoDeadline);
+        std::optional<Value> value;
+        std::exception_ptr failure;
+        try {
+            value = feeder_.read(unit);
+        } catch (...) {
+            failure = std::current_exception();
+        }
+        if (++unit.next >= unit.count) forget(place);
+        report_.one_more();
+        if (failure) std::rethrow_exception(std::move(failure));
+        return value;
+    }
+
+private:
+    struct Done {
+        std::mutex mutex;
+        std::condition_variable changed;
+        std::deque<std::uint64_t> units;
+    };
+    using Units = std::unordered_map<std::uint64_t, ImapUnit>;
+
+    void fill() {
+        if (input_ended_) return;
+        try {
+            while (units_.size() < window_ && !feeder_.at_end()) {
+                ImapUnit unit = feeder_.submit(batch_);
+                const std::uint64_t id = next_id_++;
+                const auto place = units_.emplace(id, std::move(unit)).first;
+                if constexpr (!kOrdered) {
+                    place->second.completion->on_done(place->second.task, [done = done_, id] {
+                        const std::lock_guard guard(done->mutex);
+                        done->units.push_back(id);
+                        done->changed.notify_one();
+                    });
+                }
+            }
+        } catch (...) {
+            // It comes in its place: behind what came before it.
+            input_failure_ = std::current_exception();
+            input_ended_ = true;
+        }
+    }
+
+    static void end_quietly(ImapUnit& unit) noexcept {
+        try {
+            unit.completion->cancel(unit.task);
+        } catch (...) {
+            // In a forked child it is the parent's.
+        }
+    }
+
+    std::uint64_t wait_for_any() {
+        std::unique_lock guard(done_->mutex);
+        done_->changed.wait(guard, [&] { return !done_->units.empty(); });
+        const std::uint64_t id = done_->units.front();
+        done_->units.pop_front();
+        return id;
+    }
+
+    void forget(typename Units::iterator unit) noexcept {
+        calls_done_ += unit->second.count;
+        units_.erase(unit);
+        reading_.reset();
+        ++first_;
+        if (options_.batch_size != 0) return;
+        // What a call takes, where the workers were never idle; where the reader is slow, a small batch costs nothing.
+        const auto elapsed =
+            std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - began_).count();
+        const double ideal = kBatchNs * static_cast<double>(calls_done_) / (elapsed * static_cast<double>(jobs_));
+        batch_ = static_cast<std::size_t>(std::clamp(ideal, 1.0, static_cast<double>(batch_) * 2));
+    }
+
+    const ParallelOptions options_;
+    const std::size_t jobs_;
+    const std::size_t window_;
+    std::size_t batch_;
+    const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
+    std::uint64_t calls_done_ = 0;
+    bool input_ended_ = false;
+    std::exception_ptr input_failure_;
+    std::uint64_t next_id_ = 0;
+    std::uint64_t first_ = 0;    // unit to be read next, where they are read in order
+    std::optional<std::uint64_t> reading_;
+    std::shared_ptr<Done> done_ = std::make_shared<Done>();
+    Feeder feeder_;
+    ParallelReport report_;
+    Units units_;    // gone before the workers are
+};
+
+/// Takes calls from a view as they are asked for.
+template <class View>
+class CallSource {
+public:
+    explicit CallSource(View view) : view_(std::move(view)) {}
+
+    bool at_end() {
+        if (!iterator_) iterator_.emplace(std::ranges::begin(view_));
+        return *iterator_ == std::ranges::end(view_);
+    }
+    CallOf<View> take() {
+        CallOf<View> call(**iterator_);
+        ++*iterator_;
+        return call;
+    }
+    std::optional<std::size_t> size() {
+        if constexpr (std::ranges::sized_range<View>) {
+            return static_cast<std::size_t>(std::ranges::size(view_));
+        } else {
+            return std::nullopt;
+        }
+    }
+
+private:
+    View view_;
+    std::optional<std::ranges::iterator_t<View>> iterator_;
+};
+
+/// Calls that are run when their result is read.
+template <class View>
+class SerialStream final : public ImapSource<Stored<typename CallOf<View>::Value>> {
+    using Value = typename CallOf<View>::Value;
+
+public:
+    SerialStream(const ParallelOptions& options, View view)
+        : options_(options), calls_(std::move(view)), report_(options_, 1, calls_.size()) {}
+
+    std::optional<Stored<Value>> next() override {
+        if (calls_.at_end()) {
+            report_.end();
+            return std::nullopt;
+        }
+        CallOf<View> call = calls_.take();
+        report_.one_more();
+        if constexpr (std::is_void_v<Value>) {
+            std::move(call)();
+            return Nothing{};
+        } else {
+            return std::optional<Value>(std::move(call)());
+        }
+    }
+
+private:
+    const ParallelOptions options_;
+    CallSource<View> calls_;
+    ParallelReport report_;
+};
+
+/// Results that are there; what a failed call threw among them.
+template <class Value>
+class ReadyStream final : public ImapSource<Stored<Value>> {
+public:
+    struct Outcome {
+        std::optional<Stored<Value>> value;
+        std::exception_ptr failure;
+    };
+    explicit ReadyStream(std::vector<Outcome> outcomes) : outcomes_(std::move(outcomes)) {}
+
+    std::optional<Stored<Value>> next() override {
+        if (next_ == outcomes_.size()) return std::nullopt;
+        Outcome& outcome = outcomes_[next_++];
+        if (outcome.failure) std::rethrow_exception(outcome.failure);
+        return std::move(outcome.value);
+    }
+
+private:
+    std::vector<Outcome> outcomes_;
+    std::size_t next_ = 0;
+};
+
+template <class View>
+class ThreadFeeder {
+public:
+    using Call = CallOf<View>;
+    using Value = typename Call::Value;
+
+    ThreadFeeder(const ParallelOptions& options, std::size_t jobs, View view)
+        : timeout_(options.timeout), calls_(std::move(view)), executor_(jobs) {}
+
+    bool at_end() { return calls_.at_end(); }
+    std::optional<std::size_t> total() { return calls_.size(); }
+    ImapUnit submit(std::size_t) {
+        auto body = [call = calls_.take(), timeout = timeout_]() mutable ->
+            typename Call::Result { return run_timed(call, timeout); };
+        return ImapUnit(FutureAccess::completion(executor_.submit(std::move(body))), 0, 1);
+    }
+    static std::optional<Stored<Value>> read(ImapUnit& unit) {
+        std::optional<Stored<Value>> value;
+        unit.completion->read(0, &ThreadTask<Value>::read_value, &value);
+        return value;
+    }
+    void finished() noexcept {}
+
+private:
+    std::optional<std::chrono::nanoseconds> timeout_;
+    CallSource<View> calls_;
+    ThreadPoolExecutor executor_;
+};
+
+template <class Value>
+std::optional<Stored<Value>> read_unit(ImapUnit& unit) {
+    ElementTarget<Stored<Value>> target{unit.next, std::nullopt};
+    unit.completion->read(unit.task, &read_imap_element<Stored<Value>>, &target);
+    return std::move(target.value);
+}
+
+inline TaskOptions stream_task(const ParallelOptions& options) {
+    TaskOptions task;
+    task.timeout = options.timeout;
+    return task;
+}
+
+/// All calls are in the workers' snapshot; numbers travel.
+template <class Call>
+class PreparedFeeder {
+public:
+    using Value = typename Call::Value;
+
+    PreparedFeeder(const ParallelOptions& options, std::size_t jobs, std::vector<Call> calls)
+        : task_(stream_task(options)),
+          calls_(std::make_unique<std::vector<Call>>(std::move(calls))),
+          workers_(ParallelWorkers::snapshot(std::clamp<std::size_t>(calls_->size(), 1, jobs))) {}
+
+    bool at_end() const noexcept { return next_ == calls_->size(); }
+    std::optional<std::size_t> total() const noexcept { return calls_->size(); }
+    ImapUnit submit(std::size_t count) {
+        const std::uint64_t end = next_ + std::min<std::uint64_t>(count, calls_->size() - next_);
+        auto [completion, size] = start_map<false, true>(workers_.engine(), RunPreparedCall<Call>{address_of(*calls_)},
+                                                         std::views::iota(next_, end), task_, 1);
+        next_ = end;
+        return ImapUnit(std::move(completion), 0, size);
+    }
+    static std::optional<Stored<Value>> read(ImapUnit& unit) { return read_unit<Value>(unit); }
+    void finished() noexcept { workers_.finished(); }
+
+private:
+    TaskOptions task_;
+    std::unique_ptr<std::vector<Call>> calls_;
+    std::uint64_t next_ = 0;
+    ParallelWorkers workers_;
+};
+
+/// Arguments travel; so does the function, or the workers' snapshot has it.
+template <class View>
+class TravellingFeeder {
+    static constexpr bool kFunctionTravels = CallTraits<CallOf<View>>::kFunctionTravels;
+
+public:
+    using Call = CallOf<View>;
+    using Value = typename Call::Value;
+
+    TravellingFeeder(const ParallelOptions& options, std::size_t jobs, View view)
+        : task_(stream_task(options)),
+          calls_(std::move(view)),
+          first_(take_first(calls_)),
+          workers_(kFunctionTravels && !options.snapshot ? ParallelWorkers::reusable(options, jobs)
+                                                         : ParallelWorkers::snapshot(jobs)) {}
+
+    bool at_end() { return !late_failure_ && !first_ && calls_.at_end(); }
+    std::optional<std::size_t> total() { return calls_.size(); }
+    ImapUnit submit(std::size_t count) {
+        std::vector<WireCall<Call>> inputs;
+        try {
+            while (inputs.size() < count && !at_end()) inputs.push_back(take());
+        } catch (...) {
+            if (inputs.empty()) throw;
+            late_failure_ = std::current_exception();
+        }
+        auto [completion, size] = start_map<false, true>(workers_.engine(), RunWireCall<Call>{},
+                                                         std::ranges::subrange(std::move_iterator(inputs.begin()),
+                                                                               std::move_sentinel(inputs.end())),
+                                                         task_, 1);
+        return ImapUnit(std::move(completion), 0, size);
+    }
+    static std::optional<Stored<Value>> read(ImapUnit& unit) { return read_unit<Value>(unit); }
+    void finished() noexcept { workers_.finished(); }
+
+private:
+    // The function of the first call is there before the snapshot is taken, and kept, so that no other can be at its place.
+    static std::optional<Call> take_first(CallSource<View>& calls) {
+        if (calls.at_end()) return std::nullopt;
+        return calls.take();
+    }
+
+    WireCall<Call> take() {
+        if (late_failure_) std::rethrow_exception(std::exchange(late_failure_, nullptr));
+        Call call = first_ ? std::move(*std::exchange(first_, std::nullopt)) : calls_.take();
+        if constexpr (kFunctionTravels) {
+            return WireCall<Call>(std::move(call), false);
+        } else {
+            if (!known_) known_.emplace(call.function());
+            const bool there = known_->same(call.function());
+            if (!there && !CallTraits<Call>::kPlainFunction) throw_function_after_snapshot();
+            return WireCall<Call>(std::move(call), there);
+        }
+    }
+
+    TaskOptions task_;
+    CallSource<View> calls_;
+    std::optional<Call> first_;
+    std::optional<SharedFunction<typename Call::Function>> known_;
+    std::exception_ptr late_failure_;
+    ParallelWorkers workers_;
+};
+
+}    // namespace multihull::detail
