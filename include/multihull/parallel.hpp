@@ -37,13 +37,13 @@ public:
     /// TaskTimeout. Throws std::invalid_argument for n_jobs 0, Error where the results can't travel.
     template <detail::DelayedCalls Range>
     auto operator()(Range&& calls) const {
-        using Call = detail::CallOf<Range>;
-        using Value = typename Call::Value;
+        using C = detail::CallOf<Range>;
+        using Value = typename C::Value;
         if (options_.pre_dispatch != 0) return collect<Value>(generator(std::forward<Range>(calls)));
         const std::size_t jobs = detail::parallel_jobs(options_);
         const detail::ParallelPlace place = detail::parallel_place(options_, jobs);
         if (place.prefer == Prefer::serial) return collect<Value>(generator(std::forward<Range>(calls)));
-        std::vector<Call> all = detail::take_calls(std::forward<Range>(calls));
+        std::vector<C> all = detail::take_calls(std::forward<Range>(calls));
         detail::ParallelReport report(options_, jobs, all.size());
         if (place.backend) return detail::list_in_this_process(*place.backend, options_, jobs, all, report);
         return detail::list_in_processes(options_, jobs, all, report);
@@ -56,12 +56,12 @@ public:
     /// A function of its own rather than an option: whether there is a vector or a range is for the compiler to know.
     template <detail::DelayedCalls Range>
     auto generator(Range&& calls) const {
-        return stream<true>(std::views::all(std::forward<Range>(calls)));
+        return stream<true>(detail::all_of(std::forward<Range>(calls)));
     }
     /// The same in the order in which the results are ready.
     template <detail::DelayedCalls Range>
     auto generator_unordered(Range&& calls) const {
-        return stream<false>(std::views::all(std::forward<Range>(calls)));
+        return stream<false>(detail::all_of(std::forward<Range>(calls)));
     }
 
 private:
@@ -85,8 +85,8 @@ private:
     template <bool kOrdered, class View>
     auto source(View calls) const
         -> std::unique_ptr<detail::ImapSource<detail::Stored<typename detail::CallOf<View>::Value>>> {
-        using Call = detail::CallOf<View>;
-        using Traits = detail::CallTraits<Call>;
+        using C = detail::CallOf<View>;
+        using Traits = detail::CallTraits<C>;
         const std::size_t jobs = detail::parallel_jobs(options_);
         const detail::ParallelPlace place = detail::parallel_place(options_, jobs);
         if (place.prefer == Prefer::serial)
@@ -98,7 +98,7 @@ private:
         } else if constexpr (Traits::kTravels || (Traits::kLazy && !std::ranges::sized_range<View>)) {
             return make<kOrdered, detail::TravellingFeeder<View>>(jobs, std::move(calls));
         } else {
-            return make<kOrdered, detail::PreparedFeeder<Call>>(jobs, detail::take_calls(calls));
+            return make<kOrdered, detail::PreparedFeeder<C>>(jobs, detail::take_calls(calls));
         }
     }
 
@@ -108,14 +108,14 @@ private:
     }
 
     // Another's loop has run when it returns: the results are all there.
-    template <class Call>
-    auto ready(ParallelBackend& backend, std::size_t jobs, std::vector<Call> calls) const {
-        using Stream = detail::ReadyStream<typename Call::Value>;
+    template <class C>
+    auto ready(ParallelBackend& backend, std::size_t jobs, std::vector<C> calls) const {
+        using Stream = detail::ReadyStream<typename C::Value>;
         detail::ParallelReport report(options_, jobs, calls.size());
         std::vector<typename Stream::Outcome> outcomes(calls.size());
         backend.run(calls.size(), jobs, options_.batch_size, [&](std::size_t i) {
             try {
-                if constexpr (std::is_void_v<typename Call::Value>) {
+                if constexpr (std::is_void_v<typename C::Value>) {
                     detail::run_timed(calls[i], options_.timeout);
                     outcomes[i].value.emplace();
                 } else {

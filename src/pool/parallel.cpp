@@ -32,7 +32,6 @@ public:
         const std::size_t share = inner_share(jobs);
         std::atomic<std::size_t> next{0};
         const auto work = [&] {
-            set_inner_limits_of_thread(share);
             using Clock = std::chrono::steady_clock;
             std::size_t size = std::max<std::size_t>(batch_size, 1);
             for (;;) {
@@ -51,7 +50,12 @@ public:
         std::vector<std::thread> threads;
         threads.reserve(workers);
         try {
-            while (threads.size() < workers) threads.emplace_back(work);
+            while (threads.size() < workers) {
+                threads.emplace_back([&] {
+                    set_inner_limits_of_thread(share);
+                    work();
+                });
+            }
         } catch (const std::system_error&) {
             // With those that there are; without any, here.
             if (threads.empty()) work();
@@ -175,6 +179,10 @@ void ParallelReport::say(std::size_t done) {
         std::fputs(line.c_str(), stderr);
     }
     if (options_.progress) options_.progress(now);
+}
+
+std::function<void()> limit_of_threads(std::size_t jobs) {
+    return [share = inner_share(jobs)] { set_inner_limits_of_thread(share); };
 }
 
 void throw_late_call(std::chrono::nanoseconds limit) {

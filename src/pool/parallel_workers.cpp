@@ -139,9 +139,11 @@ private:
         sigset_t before;
         ::sigfillset(&all);
         ::pthread_sigmask(SIG_SETMASK, &all, &before);
+        count_own_thread(1);    // before it is there, so that nobody takes it for the program's
         try {
             caretaker_ = std::thread([this] { take_care(); });
         } catch (...) {
+            count_own_thread(-1);
             ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
             throw;
         }
@@ -150,7 +152,6 @@ private:
 
     void take_care() {
         ::prctl(PR_SET_NAME, "mh-caretaker");
-        count_own_thread(1);
         std::unique_lock guard(mutex_);
         while (!stop_ || !to_end_.empty()) {
             if (!to_end_.empty()) {

@@ -123,12 +123,22 @@ private:
     std::deque<ImapUnit> units_;
 };
 
+/// A view of all elements: of a container of the caller's, or of a view of his that can't be copied, by reference.
+template <class Range>
+auto all_of(Range&& range) {
+    if constexpr (std::ranges::viewable_range<Range>) {
+        return std::views::all(std::forward<Range>(range));
+    } else {
+        return std::ranges::ref_view(range);
+    }
+}
+
 /// Starts a map of a backend over these ranges.
 template <class Backend, class... Ranges>
 auto executor_map(Backend backend, const MapOptions& options, Ranges&&... ranges) {
-    using Map = ExecutorMap<Backend, std::views::all_t<Ranges>...>;
-    return ResultRange<Stored<typename Backend::Value>>(
-        std::make_unique<Map>(std::move(backend), options, std::views::all(std::forward<Ranges>(ranges))...));
+    using Map = ExecutorMap<Backend, decltype(all_of(std::forward<Ranges>(ranges)))...>;
+    return ResultRange<Stored<typename Backend::Value>>(std::make_unique<Map>(std::move(backend), options,
+                                                                              all_of(std::forward<Ranges>(ranges))...));
 }
 
 /// Runs the elements in threads, or at once: `Runner` takes a ThreadTask and has it run.

@@ -234,17 +234,19 @@ private:
 template <class View>
 class ThreadFeeder {
 public:
-    using Call = CallOf<View>;
-    using Value = typename Call::Value;
+    using C = CallOf<View>;
+    using Value = typename C::Value;
 
     ThreadFeeder(const ParallelOptions& options, std::size_t jobs, View view)
-        : timeout_(options.timeout), calls_(std::move(view)), executor_(jobs) {}
+        : timeout_(options.timeout),
+          calls_(std::move(view)),
+          executor_({.max_workers = jobs, .initializer = limit_of_threads(jobs)}) {}
 
     bool at_end() { return calls_.at_end(); }
     std::optional<std::size_t> total() { return calls_.size(); }
     ImapUnit submit(std::size_t) {
         auto body = [call = calls_.take(), timeout = timeout_]() mutable ->
-            typename Call::Result { return run_timed(call, timeout); };
+            typename C::Result { return run_timed(call, timeout); };
         return ImapUnit(FutureAccess::completion(executor_.submit(std::move(body))), 0, 1);
     }
     static std::optional<Stored<Value>> read(ImapUnit& unit) {
@@ -274,21 +276,21 @@ inline TaskOptions stream_task(const ParallelOptions& options) {
 }
 
 /// All calls are in the workers' snapshot; numbers travel.
-template <class Call>
+template <class C>
 class PreparedFeeder {
 public:
-    using Value = typename Call::Value;
+    using Value = typename C::Value;
 
-    PreparedFeeder(const ParallelOptions& options, std::size_t jobs, std::vector<Call> calls)
+    PreparedFeeder(const ParallelOptions& options, std::size_t jobs, std::vector<C> calls)
         : task_(stream_task(options)),
-          calls_(std::make_unique<std::vector<Call>>(std::move(calls))),
+          calls_(std::make_unique<std::vector<C>>(std::move(calls))),
           workers_(ParallelWorkers::snapshot(std::clamp<std::size_t>(calls_->size(), 1, jobs))) {}
 
     bool at_end() const noexcept { return next_ == calls_->size(); }
     std::optional<std::size_t> total() const noexcept { return calls_->size(); }
     ImapUnit submit(std::size_t count) {
         const std::uint64_t end = next_ + std::min<std::uint64_t>(count, calls_->size() - next_);
-        auto [completion, size] = start_map<false, true>(workers_.engine(), RunPreparedCall<Call>{address_of(*calls_)},
+        auto [completion, size] = start_map<false, true>(workers_.engine(), RunPreparedCall<C>{address_of(*calls_)},
                                                          std::views::iota(next_, end), task_, 1);
         next_ = end;
         return ImapUnit(std::move(completion), 0, size);
@@ -298,7 +300,7 @@ public:
 
 private:
     TaskOptions task_;
-    std::unique_ptr<std::vector<Call>> calls_;
+    std::unique_ptr<std::vector<C>> calls_;
     std::uint64_t next_ = 0;
     ParallelWorkers workers_;
 };
@@ -309,8 +311,8 @@ class TravellingFeeder {
     static constexpr bool kFunctionTravels = CallTraits<CallOf<View>>::kFunctionTravels;
 
 public:
-    using Call = CallOf<View>;
-    using Value = typename Call::Value;
+    using C = CallOf<View>;
+    using Value = typename C::Value;
 
     TravellingFeeder(const ParallelOptions& options, std::size_t jobs, View view)
         : task_(stream_task(options)),
@@ -322,14 +324,14 @@ public:
     bool at_end() { return !late_failure_ && !first_ && calls_.at_end(); }
     std::optional<std::size_t> total() { return calls_.size(); }
     ImapUnit submit(std::size_t count) {
-        std::vector<WireCall<Call>> inputs;
+        std::vector<WireCall<C>> inputs;
         try {
             while (inputs.size() < count && !at_end()) inputs.push_back(take());
         } catch (...) {
             if (inputs.empty()) throw;
             late_failure_ = std::current_exception();
         }
-        auto [completion, size] = start_map<false, true>(workers_.engine(), RunWireCall<Call>{},
+        auto [completion, size] = start_map<false, true>(workers_.engine(), RunWireCall<C>{},
                                                          std::ranges::subrange(std::move_iterator(inputs.begin()),
                                                                                std::move_sentinel(inputs.end())),
                                                          task_, 1);
@@ -340,28 +342,28 @@ public:
 
 private:
     // The function of the first call is there before the snapshot is taken, and kept, so that no other can be at its place.
-    static std::optional<Call> take_first(CallSource<View>& calls) {
+    static std::optional<C> take_first(CallSource<View>& calls) {
         if (calls.at_end()) return std::nullopt;
         return calls.take();
     }
 
-    WireCall<Call> take() {
+    WireCall<C> take() {
         if (late_failure_) std::rethrow_exception(std::exchange(late_failure_, nullptr));
-        Call call = first_ ? std::move(*std::exchange(first_, std::nullopt)) : calls_.take();
+        C call = first_ ? std::move(*std::exchange(first_, std::nullopt)) : calls_.take();
         if constexpr (kFunctionTravels) {
-            return WireCall<Call>(std::move(call), false);
+            return WireCall<C>(std::move(call), false);
         } else {
             if (!known_) known_.emplace(call.function());
             const bool there = known_->same(call.function());
-            if (!there && !CallTraits<Call>::kPlainFunction) throw_function_after_snapshot();
-            return WireCall<Call>(std::move(call), there);
+            if (!there && !CallTraits<C>::kPlainFunction) throw_function_after_snapshot();
+            return WireCall<C>(std::move(call), there);
         }
     }
 
     TaskOptions task_;
     CallSource<View> calls_;
-    std::optional<Call> first_;
-    std::optional<SharedFunction<typename Call::Function>> known_;
+    std::optional<C> first_;
+    std::optional<SharedFunction<typename C::Function>> known_;
     std::exception_ptr late_failure_;
     ParallelWorkers workers_;
 };

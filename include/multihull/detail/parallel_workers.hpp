@@ -25,6 +25,9 @@ struct ParallelPlace {
 /// Throws std::invalid_argument for a backend that nobody registered.
 ParallelPlace parallel_place(const ParallelOptions& options, std::size_t jobs);
 
+/// To be called in each of `jobs` threads: what runs inside of it is to use its share of the processors.
+std::function<void()> limit_of_threads(std::size_t jobs);
+
 /// Worker processes for one loop.
 class ParallelWorkers {
 public:
