@@ -182,7 +182,12 @@ void Engine::worker_born(Worker& worker, pid_t pid, os::Fd pidfd) {
     worker.pidfd = std::move(pidfd);
     if (worker.doom == Doom::none && (terminated_ || broken_)) worker.doom = Doom::terminated;
     // Somebody may have wished it dead before this process knew its name.
-    if (worker.doom != Doom::none && !worker.killed) worker.killed = os::signal_process(worker.pidfd, SIGKILL);
+    if (worker.doom == Doom::none || worker.killed) return;
+    if (worker.kill_at_ns != os::kNever) {
+        os::signal_process(worker.pidfd, SIGTERM);    // a gentle end: see terminate_gently()
+    } else {
+        worker.killed = os::signal_process(worker.pidfd, SIGKILL);
+    }
 }
 
 void Engine::worker_not_born(Worker& worker, int error) {

@@ -40,7 +40,7 @@ TEST_P(ParallelDeath, a_crash_is_thrown_with_its_account) {
     const auto calls = std::views::iota(0, 10) | std::views::transform(delayed(die_at_three));
     const auto crash = test::thrown_by<multihull::WorkerCrashed>([&] { parallel()(calls); });
     EXPECT_EQ(crash.signal(), SIGSEGV);
-    const int three = 3;
+    int three = 3;
     const auto closure = delayed([&three](int x) {
         if (x == three) ::_exit(7);
         return std::to_string(x);

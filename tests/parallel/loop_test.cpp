@@ -172,7 +172,7 @@ TEST_P(ParallelLoop, big_results_and_arguments) {
 TEST_P(ParallelLoop, a_failure_is_thrown_and_ends_the_loop) {
     const auto calls = std::views::iota(0, 1000) | std::views::transform(delayed(fail_at_five));
     EXPECT_THROW(parallel()(calls), std::domain_error);
-    const int five = 5;
+    int five = 5;
     const auto closure = delayed([&five](int x) {
         if (x >= five) throw std::domain_error("many");
         return std::to_string(x);

@@ -13,7 +13,7 @@
 
 // What the library finds where OpenMP is there.
 extern "C" {
-int test_omp_threads = 0;
+thread_local int test_omp_threads = 0;
 __attribute__((visibility("default"))) void omp_set_num_threads(int threads) { test_omp_threads = threads; }
 }
 
