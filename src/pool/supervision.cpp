@@ -185,6 +185,7 @@ void Engine::worker_born(Worker& worker, pid_t pid, os::Fd pidfd) {
     if (worker.doom == Doom::none || worker.killed) return;
     if (worker.kill_at_ns != os::kNever) {
         os::signal_process(worker.pidfd, SIGTERM);    // a gentle end: see terminate_gently()
+        limits_watched_ = true;
     } else {
         worker.killed = os::signal_process(worker.pidfd, SIGKILL);
     }
