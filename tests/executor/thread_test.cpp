@@ -65,6 +65,9 @@ TEST(ThreadExecutor, a_result_that_cannot_be_copied_is_given_away_once) {
     const auto future = executor.submit([] { return std::make_unique<int>(7); });
     EXPECT_EQ(*future.get(), 7);
     EXPECT_THROW(future.get(), multihull::Error);
+    const auto many = executor.submit([] { return std::vector<std::unique_ptr<int>>(3); });
+    EXPECT_EQ(many.get().size(), 3U);
+    EXPECT_THROW(many.get(), multihull::Error);
 }
 
 TEST(ThreadExecutor, threads_cannot_be_ended_from_outside) {

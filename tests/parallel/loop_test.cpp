@@ -278,6 +278,17 @@ TEST_P(ParallelLoop, a_loop_says_what_it_does) {
     EXPECT_NE(said.find("10 of 10 done"), std::string::npos) << said;
 }
 
+TEST_P(ParallelLoop, results_that_can_only_be_moved) {
+    const auto make = delayed([](int i) { return std::make_unique<int>(i); });
+    const auto calls = std::views::iota(0, 30) | std::views::transform(make);
+    const auto all = parallel()(calls);
+    ASSERT_EQ(all.size(), 30U);
+    EXPECT_EQ(*all[29], 29);
+    int next = 0;
+    for (const auto& one : parallel().generator(calls)) EXPECT_EQ(*one, next++);
+    EXPECT_EQ(next, 30);
+}
+
 TEST_P(ParallelLoop, exceptions_and_results_of_own_types) {
     struct Point {
         double x;

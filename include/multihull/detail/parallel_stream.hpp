@@ -7,6 +7,7 @@
 #include <multihull/thread_pool_executor.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -231,6 +232,7 @@ private:
     std::size_t next_ = 0;
 };
 
+/// Calls of a batch, one after the other in one thread; each has its own outcome.
 template <class View>
 class ThreadFeeder {
 public:
@@ -241,24 +243,73 @@ public:
         : timeout_(options.timeout),
           calls_(std::move(view)),
           executor_({.max_workers = jobs, .initializer = limit_of_threads(jobs)}) {}
+    ~ThreadFeeder() { *stop_ = true; }
 
-    bool at_end() { return calls_.at_end(); }
+    bool at_end() { return !late_failure_ && calls_.at_end(); }
     std::optional<std::size_t> total() { return calls_.size(); }
-    ImapUnit submit(std::size_t) {
-        auto body = [call = calls_.take(), timeout = timeout_]() mutable ->
-            typename C::Result { return run_timed(call, timeout); };
-        return ImapUnit(FutureAccess::completion(executor_.submit(std::move(body))), 0, 1);
+    ImapUnit submit(std::size_t count) {
+        std::vector<C> calls;
+        try {
+            while (calls.size() < count && !at_end()) {
+                if (late_failure_) std::rethrow_exception(std::exchange(late_failure_, nullptr));
+                calls.push_back(calls_.take());
+            }
+        } catch (...) {
+            if (calls.empty()) throw;
+            late_failure_ = std::current_exception();
+        }
+        const std::size_t taken = calls.size();
+        auto body = [batch = std::move(calls), timeout = timeout_, stop = stop_]() mutable {
+            Outcomes outcomes;
+            outcomes.all.resize(batch.size());
+            for (std::size_t i = 0; i < batch.size() && !*stop; ++i) {
+                try {
+                    if constexpr (std::is_void_v<Value>) {
+                        run_timed(batch[i], timeout);
+                        outcomes.all[i].value.emplace();
+                    } else {
+                        outcomes.all[i].value.emplace(run_timed(batch[i], timeout));
+                    }
+                } catch (...) {
+                    outcomes.all[i].failure = std::current_exception();
+                }
+            }
+            return outcomes;
+        };
+        return ImapUnit(FutureAccess::completion(executor_.submit(std::move(body))), 0, taken);
     }
     static std::optional<Stored<Value>> read(ImapUnit& unit) {
-        std::optional<Stored<Value>> value;
-        unit.completion->read(0, &ThreadTask<Value>::read_value, &value);
-        return value;
+        ElementTarget<Stored<Value>> target{unit.next, std::nullopt};
+        unit.completion->read(0, &read_outcome, &target);
+        return std::move(target.value);
     }
     void finished() noexcept {}
 
 private:
+    struct Outcome {
+        std::optional<Stored<Value>> value;
+        std::exception_ptr failure;
+    };
+    struct Outcomes {
+        std::vector<Outcome> all;
+
+        Outcomes() = default;
+        Outcomes(Outcomes&&) noexcept = default;    // and so no copies, which results may not allow
+    };
+
+    // Each is read once, by one thread.
+    static void read_outcome(const ResultSource& source, void* out) {
+        auto& kept = *const_cast<std::optional<Outcomes>*>(static_cast<const std::optional<Outcomes>*>(source.value));
+        auto& target = *static_cast<ElementTarget<Stored<Value>>*>(out);
+        Outcome& outcome = kept->all[target.index];
+        if (outcome.failure) std::rethrow_exception(outcome.failure);
+        target.value = std::move(outcome.value);
+    }
+
     std::optional<std::chrono::nanoseconds> timeout_;
     CallSource<View> calls_;
+    std::exception_ptr late_failure_;
+    std::shared_ptr<std::atomic<bool>> stop_ = std::make_shared<std::atomic<bool>>(false);
     ThreadPoolExecutor executor_;
 };
 

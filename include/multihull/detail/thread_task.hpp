@@ -32,6 +32,14 @@ private:
     std::atomic<bool> claimed_{false};
 };
 
+// Containers say that they can be copied whatever they hold.
+template <class T>
+inline constexpr bool kCopies = std::is_copy_constructible_v<T>;
+template <class T>
+    requires(std::is_copy_constructible_v<T> && requires { typename T::value_type; } &&
+             !std::is_same_v<typename T::value_type, T>)
+inline constexpr bool kCopies<T> = kCopies<typename T::value_type>;
+
 /// A value can be read any number of times if it can be copied, else once.
 template <class T>
 class ThreadTask : public ThreadTaskBase {
@@ -46,7 +54,7 @@ public:
     static void read_value(const ResultSource& source, void* out) {
         auto& kept = *const_cast<std::optional<Stored<T>>*>(static_cast<const std::optional<Stored<T>>*>(source.value));
         auto& target = *static_cast<std::optional<Stored<T>>*>(out);
-        if constexpr (std::is_copy_constructible_v<Stored<T>>) {
+        if constexpr (kCopies<Stored<T>>) {
             target.emplace(std::as_const(*kept));
         } else {
             if (!kept) throw Error("this result can't be copied and was read already: get() gives it away once");
