@@ -1,6 +1,8 @@
 // Settings of Parallel, and loops that others provide.
 #pragma once
 
+#include <multihull/progress.hpp>
+
 #include <chrono>
 #include <cstddef>
 #include <functional>
@@ -15,13 +17,6 @@ enum class Prefer {
     processes,    ///< In worker processes: a call that crashes or never ends costs itself.
     threads,      ///< In threads of this process: nothing travels, everything is shared.
     serial,       ///< Here, one after the other.
-};
-
-/// How far a Parallel has come.
-struct Progress {
-    std::size_t done = 0;                   ///< Calls that have ended; while processes run, about as many.
-    std::optional<std::size_t> total{};     ///< Empty where the range does not know its size.
-    std::chrono::nanoseconds elapsed{0};    ///< Since the loop began.
 };
 
 /// Settings of a Parallel.

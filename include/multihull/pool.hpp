@@ -68,38 +68,40 @@ public:
     }
 
     /// Calls `function` with each element of the range; results in the order of the inputs. Every input is run; when some fail,
-    /// throws the failure of the first of them. Time-outs and retries count for each element.
+    /// throws the failure of the first of them. Time-outs and retries count for each element. `options.progress` is told how far it is.
     template <class Function, std::ranges::input_range Range>
     auto map(Function function, Range&& inputs, const TaskOptions& options = {}) {
-        return map_async(std::move(function), std::forward<Range>(inputs), options).get();
+        return detail::map_future<false, true>(engine_, std::decay_t<Function>(std::move(function)),
+                                               std::forward<Range>(inputs), options);
     }
     template <class Function, class T>
     auto map(Function function, std::initializer_list<T> inputs, const TaskOptions& options = {}) {
-        return map_async(std::move(function), inputs, options).get();
+        return detail::map_future<false, true>(engine_, std::decay_t<Function>(std::move(function)), inputs, options);
     }
     template <class Function, std::ranges::input_range Range>
     auto map_async(Function function, Range&& inputs, const TaskOptions& options = {}) {
-        return detail::map_future<false>(engine_, std::decay_t<Function>(std::move(function)),
-                                         std::forward<Range>(inputs), options);
+        return detail::map_future<false, false>(engine_, std::decay_t<Function>(std::move(function)),
+                                                std::forward<Range>(inputs), options);
     }
     template <class Function, class T>
     auto map_async(Function function, std::initializer_list<T> inputs, const TaskOptions& options = {}) {
-        return detail::map_future<false>(engine_, std::decay_t<Function>(std::move(function)), inputs, options);
+        return detail::map_future<false, false>(engine_, std::decay_t<Function>(std::move(function)), inputs, options);
     }
 
     /// The same with elements that are tuples or pairs of arguments.
     template <class Function, std::ranges::input_range Range>
     auto starmap(Function function, Range&& inputs, const TaskOptions& options = {}) {
-        return starmap_async(std::move(function), std::forward<Range>(inputs), options).get();
+        return detail::map_future<true, true>(engine_, std::decay_t<Function>(std::move(function)),
+                                              std::forward<Range>(inputs), options);
     }
     template <class Function, class... T>
     auto starmap(Function function, std::initializer_list<std::tuple<T...>> inputs, const TaskOptions& options = {}) {
-        return starmap_async(std::move(function), inputs, options).get();
+        return detail::map_future<true, true>(engine_, std::decay_t<Function>(std::move(function)), inputs, options);
     }
     template <class Function, std::ranges::input_range Range>
     auto starmap_async(Function function, Range&& inputs, const TaskOptions& options = {}) {
-        return detail::map_future<true>(engine_, std::decay_t<Function>(std::move(function)),
-                                        std::forward<Range>(inputs), options);
+        return detail::map_future<true, false>(engine_, std::decay_t<Function>(std::move(function)),
+                                               std::forward<Range>(inputs), options);
     }
 
     /// Results one by one, in order, of inputs that are taken only as fast as the workers can eat them: for inputs that are

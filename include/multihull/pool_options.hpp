@@ -3,10 +3,12 @@
 
 #include <multihull/detail/callable.hpp>
 #include <multihull/process.hpp>
+#include <multihull/progress.hpp>
 
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -80,6 +82,9 @@ struct TaskOptions {
     std::optional<unsigned> retries{};
     std::optional<RetryOn> retry_on{};
     std::size_t chunksize = 0;    ///< Of a map: inputs a worker takes at once; 0: by measuring.
+    /// Of map() and starmap(): called in the thread that waits, ten times a second and at the end. What it throws cancels the map, and
+    /// is thrown by it.
+    std::function<void(const Progress&)> progress{};
 };
 
 }    // namespace multihull

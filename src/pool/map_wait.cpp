@@ -42,4 +42,19 @@ void wait_for_map(const std::shared_ptr<Completion>& map, std::chrono::nanosecon
     if (auto why = state.failure(0)) std::rethrow_exception(std::move(why));
 }
 
+void report_map(const std::shared_ptr<Completion>& map, std::size_t total,
+                const std::function<void(const Progress&)>& progress) {
+    constexpr std::chrono::milliseconds kPeriod{100};
+    auto& state = static_cast<MapState&>(*map);
+    const auto began = std::chrono::steady_clock::now();
+    const auto report = [&](std::size_t done) { progress({done, total, std::chrono::steady_clock::now() - began}); };
+    try {
+        while (!state.wait(0, deadline_after(kPeriod))) report(state.done_about());
+        report(state.stopped() ? state.done_about() : total);
+    } catch (...) {
+        state.cancel(0);
+        throw;
+    }
+}
+
 }    // namespace multihull::detail

@@ -269,4 +269,46 @@ TEST_P(MapTest, carries_elements_of_megabytes) {
         ASSERT_EQ(outputs[static_cast<std::size_t>(i)], std::vector<int>(std::size_t{1} << 20, i + 1));
 }
 
+// Ends when the program has been told of progress.
+int wait_for_report(const std::string& board, int x) {
+    Board cells(board);
+    while (cells[0] == 0) ::usleep(100);
+    return x;
+}
+
+TEST_P(MapTest, tells_how_far_it_is) {
+    Pool pool(2);
+    Board board;
+    std::vector<multihull::Progress> reports;
+    const auto progress = [&](const multihull::Progress& report) {
+        reports.push_back(report);
+        board[0] = 1;
+    };
+    std::vector<std::tuple<std::string, int>> inputs;
+    for (int i = 0; i < 10; ++i) inputs.emplace_back(board.path(), i);
+    EXPECT_EQ(pool.starmap(wait_for_report, inputs, {.progress = progress}).size(), 10U);
+    ASSERT_GE(reports.size(), 2U);
+    for (std::size_t i = 1; i < reports.size(); ++i) {
+        EXPECT_GE(reports[i].done, reports[i - 1].done);
+        EXPECT_GE(reports[i].elapsed, reports[i - 1].elapsed);
+        EXPECT_EQ(reports[i].total, 10U);
+    }
+    EXPECT_EQ(reports.back().done, 10U);
+
+    reports.clear();
+    EXPECT_EQ(pool.map(square, std::views::iota(0, 5), {.progress = progress}), squares(5));
+    EXPECT_EQ(reports.back().done, 5U);
+    EXPECT_THROW(pool.map(throw_on_multiples_of_seven, std::views::iota(0, 5), {.progress = progress}),
+                 std::out_of_range);
+}
+
+TEST_P(MapTest, is_cancelled_by_what_its_progress_throws) {
+    Pool pool(2);
+    Board board;
+    const auto stop = [](const multihull::Progress&) { throw std::runtime_error("enough"); };
+    std::vector<std::tuple<std::string, int>> inputs(4, {board.path(), 1});
+    EXPECT_THROW(pool.starmap(wait_for_report, inputs, {.progress = stop}), std::runtime_error);
+    EXPECT_EQ(pool.map(square, std::views::iota(0, 5)), squares(5));
+}
+
 }    // namespace

@@ -140,6 +140,10 @@ std::shared_ptr<Completion> submit_map(const std::shared_ptr<Engine>& engine, Ca
 void wait_for_map(const std::shared_ptr<Completion>& map, std::chrono::nanoseconds period,
                   const std::function<void(std::size_t)>& tick);
 
+/// Waits for a map of `total` inputs, and tells `progress` ten times a second and at the end. What that throws cancels the map.
+void report_map(const std::shared_ptr<Completion>& map, std::size_t total,
+                const std::function<void(const Progress&)>& progress);
+
 /// What a map's thunk asks of the worker that runs it; lives for one part.
 class MapContext {
 public:

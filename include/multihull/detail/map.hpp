@@ -264,7 +264,8 @@ auto start_map(const std::shared_ptr<Engine>& engine, const F& function, Range&&
     return std::pair(submit_map(engine, call, plan, &options), plan.count);
 }
 
-template <bool kStar, class F, class Range>
+// A map's future or, where the caller waits for it, its results.
+template <bool kStar, bool kWait, class F, class Range>
 auto map_future(const std::shared_ptr<Engine>& engine, const F& function, Range&& range, const TaskOptions& options) {
     using Value = typename MapCall<F, RangeInvocation<F, Range, kStar>, kStar>::Value;
     constexpr bool kCells = [] {
@@ -275,7 +276,14 @@ auto map_future(const std::shared_ptr<Engine>& engine, const F& function, Range&
         }
     }();
     auto [completion, count] = start_map<kStar, false>(engine, function, std::forward<Range>(range), options);
-    return Future<MapValue<Value>>(std::move(completion), 0, &read_map<Value, kCells>);
+    const std::shared_ptr<Completion> map = completion;
+    Future<MapValue<Value>> future(std::move(completion), 0, &read_map<Value, kCells>);
+    if constexpr (kWait) {
+        if (options.progress) report_map(map, count, options.progress);
+        return future.get();
+    } else {
+        return future;
+    }
 }
 
 }    // namespace multihull::detail
