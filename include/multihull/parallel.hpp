@@ -4,7 +4,9 @@
 #pragma once
 
 #include <multihull/delayed.hpp>
+#include <multihull/detail/executor_map.hpp>
 #include <multihull/detail/imap.hpp>
+#include <multihull/detail/parallel_feeders.hpp>
 #include <multihull/detail/parallel_list.hpp>
 #include <multihull/detail/parallel_stream.hpp>
 #include <multihull/parallel_options.hpp>

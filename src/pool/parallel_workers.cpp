@@ -14,6 +14,7 @@
 
 #include <multihull/log.hpp>
 
+#include <algorithm>
 #include <condition_variable>
 #include <csignal>
 #include <map>
@@ -28,6 +29,7 @@ namespace detail {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+constexpr std::chrono::hours kLongest{24 * 365};    // of a wait, so that its end is a time
 
 void end_engine(Engine& engine, bool now) noexcept {
     if (!engine.ours()) return;
@@ -68,7 +70,7 @@ public:
     std::shared_ptr<Engine> lend(std::size_t jobs, StartMethod method, std::chrono::nanoseconds idle_timeout) {
         {
             const std::lock_guard guard(mutex_);
-            idle_timeout_ = idle_timeout;
+            idle_timeout_ = std::clamp<std::chrono::nanoseconds>(idle_timeout, std::chrono::nanoseconds{0}, kLongest);
             if (kept_ && kept_->workers() == jobs && method_ == method && kept_->takes_tasks()) {
                 ++loops_[kept_];
                 return kept_;
