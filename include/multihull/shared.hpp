@@ -26,6 +26,9 @@
 
 namespace multihull {
 
+template <class T>
+class ConstArray;
+
 namespace detail {
 
 /// Memory of a shared object, zeros at first. Throws StartError when shared memory is exhausted.
@@ -161,6 +164,7 @@ public:
 
 private:
     friend struct Codec<Array<T>>;
+    friend class ConstArray<T>;
     Array(detail::FromBytes, detail::SharedBytes bytes) noexcept : bytes_(std::move(bytes)) {}
     static detail::SharedBytes make(std::size_t count) {
         detail::check_shareable<T>();

@@ -70,12 +70,13 @@ bool Writer::keep(std::shared_ptr<const void> named) {
 }
 
 bool Reader::takes_over(const std::shared_ptr<const void>& named) {
-    if (kept_ == nullptr) return consumes_;
-    static std::mutex reading;    // two threads may read one result
-    const std::lock_guard guard(reading);
-    if (std::find(kept_->begin(), kept_->end(), named) != kept_->end()) return false;
-    kept_->push_back(named);
-    return true;
+    if (taken_over_ == nullptr) return consumes_;
+    return taken_over_->add(message_, named_so_far_++, named);
+}
+
+bool TakenOver::add(std::uint64_t message, std::uint32_t place, const std::shared_ptr<const void>& named) {
+    const std::lock_guard guard(mutex_);
+    return objects_.try_emplace({message, place}, named).second;
 }
 
 void Reader::expect_end() const {

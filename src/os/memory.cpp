@@ -43,6 +43,16 @@ Mapping map_shared(const Fd& fd, std::size_t size) {
     return Mapping(address, size);
 }
 
+Mapping map_read_only(int fd, std::uint64_t offset, std::size_t size) {
+    void* address = MAP_FAILED;
+    if (!fails(Call::mmap)) {
+        address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, static_cast<off_t>(offset));
+    }
+    if (address == MAP_FAILED) throw_errno("mmap of shared memory");
+    ::madvise(address, size, MADV_DONTDUMP);
+    return Mapping(address, size);
+}
+
 Mapping map_shared_at(int fd, std::uint64_t address, std::size_t size) noexcept {
     if (fails(Call::mmap)) return {};
     void* const wanted = reinterpret_cast<void*>(address);

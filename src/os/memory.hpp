@@ -32,7 +32,9 @@ private:
 Fd make_memfd(const char* name, std::size_t size);
 /// Maps a descriptor shared, readable and writable, without reserving swap, left out of core dumps.
 Mapping map_shared(const Fd& fd, std::size_t size);
-/// The same at an address where nothing may lie yet; empty with errno (EEXIST where something does).
+/// Maps a part of a descriptor, from a page's beginning on, for reading only. Throws std::system_error.
+Mapping map_read_only(int fd, std::uint64_t offset, std::size_t size);
+/// The same as map_shared at an address where nothing may lie yet; empty with errno (EEXIST where something does).
 Mapping map_shared_at(int fd, std::uint64_t address, std::size_t size) noexcept;
 /// Gives the pages of a range of shared memory back to the system; they read as zeros afterwards.
 void punch_hole(void* address, std::size_t size) noexcept;

@@ -237,6 +237,7 @@ void Engine::recycle_slot(std::uint32_t task) noexcept {
     if (record.map) record.map->release_results(record.part);
     record.map.reset();
     record.kept.clear();
+    record.taken_over.reset();
     record.in_use = false;
     shared.state.store((record.generation << task_state::kGenerationShift) | task_state::free,
                        std::memory_order_release);
@@ -490,7 +491,9 @@ void Engine::read(std::uint32_t task, ReadResult reader_of, void* out) {
     Reader reader(result_bytes(slot(task)));
     if (slot(task).result_names_objects != 0) {
         const std::lock_guard guard(mutex_);
-        reader.keep_in(records_[task].kept);    // stays where it is while the caller retains the task
+        auto& taken_over = records_[task].taken_over;    // stays where it is while the caller retains the task
+        if (taken_over == nullptr) taken_over = std::make_unique<TakenOver>();
+        reader.keep_in(*taken_over);
     }
     ResultSource source;
     source.reader = &reader;

@@ -114,7 +114,8 @@ private:
         RetryOn retry_on = RetryOn::nothing;
         std::int64_t shortest_limit_ns = os::kNever;      // of wall clock and processor time
         std::uint64_t block = 0;                          // of its arguments, in this process's heap
-        std::vector<std::shared_ptr<const void>> kept;    // what arguments or result name: alive as long as the record
+        std::vector<std::shared_ptr<const void>> kept;    // what arguments name: alive as long as the record
+        std::unique_ptr<TakenOver> taken_over;            // what the result has named to who read it
         std::size_t block_size = 0;
         std::exception_ptr lost;
         std::vector<std::function<void()>> callbacks;

@@ -216,7 +216,7 @@ Reader MapState::element(std::uint64_t index) const {
         Reader reader(bytes);
         std::rethrow_exception(decode_exception(reader));
     }
-    return Reader(bytes, kept_);
+    return {bytes, taken_over_, index};
 }
 
 bool MapState::cancel(std::uint32_t) {

@@ -89,7 +89,8 @@ private:
     SharedBlock input_;
     SharedBlock control_;    // header, parts, claims, the encoded function
     std::optional<SharedBlock> output_;
-    mutable std::vector<std::shared_ptr<const void>> kept_;    // what inputs and results name
+    std::vector<std::shared_ptr<const void>> kept_;    // what inputs name
+    mutable TakenOver taken_over_;                     // what results have named to who read them
     std::uint64_t parts_offset_ = 0;
     std::uint64_t claims_offset_ = 0;
     std::uint32_t claim_capacity_ = 0;

@@ -1,8 +1,18 @@
+#include <multihull/const_array.hpp>
 #include <multihull/shared.hpp>
 
+#include "os/memory.hpp"
 #include "shm/objects.hpp"
 
 #include <multihull/error.hpp>
+
+#include <memory>
+#include <mutex>
+#include <pthread.h>
+#include <string>
+#include <system_error>
+#include <unordered_map>
+#include <utility>
 
 namespace multihull::detail {
 
@@ -62,6 +72,72 @@ SharedBytes decode_array_handle(Reader& reader, std::size_t element_size) {
     auto bytes = decode_bytes(reader, shm::ObjectKind::array);
     if (bytes.size % element_size != 0) throw_damaged("a shared array does not hold whole elements");
     return bytes;
+}
+
+namespace {
+
+// A big array has extents of its own, so that nothing else lies in its pages: they are mapped once more, without the right to write.
+// What this process has mapped so goes by the object, which the view keeps.
+struct ReadOnlyView {
+    ObjectRef object;
+    os::Mapping mapping;
+
+    ReadOnlyView(ObjectRef of, os::Mapping at) noexcept : object(std::move(of)), mapping(std::move(at)) {}
+    ReadOnlyView(const ReadOnlyView&) = delete;
+    ReadOnlyView& operator=(const ReadOnlyView&) = delete;
+    ~ReadOnlyView();
+};
+
+struct ReadOnlyViews {
+    std::mutex mutex;
+    std::unordered_map<const SharedObject*, std::weak_ptr<const ReadOnlyView>> all;
+};
+
+// Leaked: handles with static lifetime come here at the end of the program.
+ReadOnlyViews& views() {
+    static auto* const all = new ReadOnlyViews;
+    static const bool watching = [] {
+        ::pthread_atfork([] { views().mutex.lock(); }, [] { views().mutex.unlock(); }, [] { views().mutex.unlock(); });
+        return true;
+    }();
+    static_cast<void>(watching);
+    return *all;
+}
+
+ReadOnlyView::~ReadOnlyView() {
+    const std::lock_guard guard(views().mutex);
+    const auto entry = views().all.find(object.get());
+    // There is another view already where one was asked for while this one was on its way out.
+    if (entry != views().all.end() && entry->second.expired()) views().all.erase(entry);
+}
+
+std::shared_ptr<const ReadOnlyView> view_read_only(const SharedBytes& bytes) {
+    auto& known = views();
+    const std::lock_guard guard(known.mutex);
+    auto& place = known.all[bytes.object.get()];
+    if (auto view = place.lock()) return view;
+    const auto& region = shm::Region::instance();
+    try {
+        auto view = std::make_shared<const ReadOnlyView>(bytes.object,
+                                                         os::map_read_only(region.fd(), region.offset_of(bytes.data),
+                                                                           bytes.size));
+        place = view;
+        return view;
+    } catch (const std::system_error& error) {
+        throw StartError("a ConstArray of " + std::to_string(bytes.size) + " bytes can't be mapped (" + error.what() +
+                         "): hold fewer of them at once, or raise vm.max_map_count");
+    }
+}
+
+}    // namespace
+
+ConstBytes decode_const_array(Reader& reader, std::size_t element_size) {
+    SharedBytes bytes = decode_array_handle(reader, element_size);
+    const bool own_pages = bytes.size > shm::kObjectRoom - sizeof(BytesHead);
+    if (!own_pages) return {nullptr, std::move(bytes.object), bytes.data, bytes.size};
+    auto view = view_read_only(bytes);
+    const std::byte* const data = view->mapping.data();
+    return {std::move(view), std::move(bytes.object), data, bytes.size};
 }
 
 }    // namespace multihull::detail

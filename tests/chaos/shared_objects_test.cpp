@@ -230,7 +230,7 @@ TEST_P(SharedObjectChaos, a_queue_survives_a_death_at_each_point_of_its_protocol
 
 TEST_P(SharedObjectChaos, a_queue_survives_deaths_at_random) {
     std::mt19937 random(chaos::seed());
-    const int rounds = GetParam() == multihull::StartMethod::spawn ? 20 : 100;
+    const int rounds = chaos::rounds(GetParam() == multihull::StartMethod::spawn ? 20 : 100);
     for (const std::size_t maxsize : {std::size_t{0}, std::size_t{5}}) {
         Stage stage(maxsize);
         for (int round = 0; round < rounds; ++round) {
@@ -280,7 +280,7 @@ TEST_P(SharedObjectChaos, locks_and_permits_survive_deaths_at_random) {
         return process;
     };
     for (int i = 0; i < 4; ++i) processes.push_back(fresh());
-    const int rounds = GetParam() == multihull::StartMethod::spawn ? 30 : 200;
+    const int rounds = chaos::rounds(GetParam() == multihull::StartMethod::spawn ? 30 : 200);
     for (int round = 0; round < rounds; ++round) {
         const long since = transfers.atomic().load();
         const long step = static_cast<long>(random() % 200);
@@ -342,7 +342,7 @@ void meet(multihull::Barrier barrier, multihull::Condition condition, multihull:
 
 TEST_P(SharedObjectChaos, nobody_waits_at_a_barrier_for_the_dead) {
     std::mt19937 random(chaos::seed());
-    const int rounds = GetParam() == multihull::StartMethod::spawn ? 5 : 30;
+    const int rounds = chaos::rounds(GetParam() == multihull::StartMethod::spawn ? 5 : 30);
     for (int round = 0; round < rounds; ++round) {
         multihull::Barrier barrier(3);
         multihull::Condition condition;
@@ -395,8 +395,8 @@ void make_and_end_objects() {
 
 TEST_P(SharedObjectChaos, an_object_half_made_or_half_ended_is_nobodys) {
     if (!multihull::os::kFailpoints) GTEST_SKIP() << "this build has no kill points";
-    for (const KillPoint point : {KillPoint::object_claimed, KillPoint::object_referred, KillPoint::object_ending,
-                                  KillPoint::object_ended}) {
+    for (const KillPoint point :
+         {KillPoint::object_claimed, KillPoint::object_referred, KillPoint::object_ending, KillPoint::object_ended}) {
         for (std::uint32_t nth = 1; nth <= 6; ++nth) {
             chaos::arm(point, nth);
             Process process(make_and_end_objects);

@@ -13,9 +13,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace multihull::detail {
@@ -193,14 +196,26 @@ private:
     std::uint32_t depth_ = 0;
 };
 
+/// What the readers of messages that may be read again have taken over from them: by the message's number and by the place in it, as a
+/// message may name an object twice, and two messages the same. Thread-safe. Alive as long as somebody may read.
+class TakenOver {
+public:
+    /// False where an earlier reader has done so.
+    bool add(std::uint64_t message, std::uint32_t place, const std::shared_ptr<const void>& named);
+
+private:
+    std::mutex mutex_;
+    std::map<std::pair<std::uint64_t, std::uint32_t>, std::shared_ptr<const void>> objects_;
+};
+
 /// Reads what a Writer wrote, or whatever else a broken process left there: then it throws CodecError.
 class Reader {
 public:
     explicit Reader(std::span<const std::byte> bytes, Attachments* attachments = nullptr) noexcept
         : at_(bytes.data()), end_(bytes.data() + bytes.size()), attachments_(attachments) {}
-    /// Of a message that may be read again while the list exists: see takes_over().
-    Reader(std::span<const std::byte> bytes, std::vector<std::shared_ptr<const void>>& list) noexcept : Reader(bytes) {
-        kept_ = &list;
+    /// Of a message that may be read again: see keep_in().
+    Reader(std::span<const std::byte> bytes, TakenOver& list, std::uint64_t message) noexcept : Reader(bytes) {
+        keep_in(list, message);
     }
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
@@ -249,8 +264,11 @@ public:
 
     /// Says that the bytes are a message that is read once, and by this reader: see Writer::keep_in.
     void consume() noexcept { consumes_ = true; }
-    /// Says that the bytes are a message that may be read again while the list exists.
-    void keep_in(std::vector<std::shared_ptr<const void>>& list) noexcept { kept_ = &list; }
+    /// Says that the bytes are a message that may be read again while the list exists, and its number among those of the list.
+    void keep_in(TakenOver& list, std::uint64_t message = 0) noexcept {
+        taken_over_ = &list;
+        message_ = message;
+    }
     /// Whether what the bytes name is now this reader's to keep, instead of waiting for it: the first time that the message is read.
     bool takes_over(const std::shared_ptr<const void>& named);
 
@@ -265,7 +283,9 @@ private:
     const std::byte* end_;
     Attachments* attachments_;
     bool consumes_ = false;
-    std::vector<std::shared_ptr<const void>>* kept_ = nullptr;
+    TakenOver* taken_over_ = nullptr;
+    std::uint64_t message_ = 0;
+    std::uint32_t named_so_far_ = 0;
     std::unique_ptr<SharedRead, DeleteShared> shared_;
     class SpanInputArchive* archive_ = nullptr;    // the one whose serialize() is running
     std::uint32_t depth_ = 0;
