@@ -17,7 +17,9 @@ void futex_wake_all(const std::atomic<std::uint32_t>& word) noexcept;
 /// Asks for a cache line that is about to be written, so that the write need not wait until other cores have given it up.
 inline void prefetch_for_write(const void* place) noexcept {
 #if defined(__x86_64__)
-    asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(place)));    // a processor without it takes it as a no-op
+    asm volatile("prefetchw %0"
+                 :
+                 : "m"(*static_cast<const char*>(place)));    // a processor without it takes it as a no-op
 #else
     __builtin_prefetch(place, 1);
 #endif
