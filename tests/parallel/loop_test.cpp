@@ -22,7 +22,11 @@ using multihull::delayed;
 using multihull::Parallel;
 using multihull::ParallelOptions;
 
-int cube(int x) { return x * x * x; }
+// Of unsigned numbers: the larger ones overflow.
+int cube(int x) {
+    const auto u = static_cast<unsigned>(x);
+    return static_cast<int>(u * u * u);
+}
 int square(int x) { return x * x; }
 std::string join(const std::string& a, std::string_view b, std::size_t times) {
     std::string joined = a;
