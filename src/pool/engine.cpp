@@ -72,9 +72,10 @@ shm::Offset make_home(const PoolOptions& options) {
     header.memory_limit = options.limits.memory;
     header.max_tasks = options.max_tasks_per_child;
     header.max_growth = options.max_growth_per_child;
-    header.cpus = static_cast<std::uint32_t>(os::usable_cpus());
+    const std::size_t cpus = os::usable_cpus();
+    header.cpus = static_cast<std::uint32_t>(cpus);
     header.worker_count = static_cast<std::uint32_t>(options.processes);
-    header.inner_cpus = static_cast<std::uint32_t>(inner_share(options.processes));
+    header.inner_cpus = static_cast<std::uint32_t>(inner_share(options.processes, cpus));
     header.inner_threads = static_cast<std::uint32_t>(options.inner_max_num_threads.value_or(header.inner_cpus));
     copy_name(header.name, options.name);
     copy_name(header.owner_name, current_process().name());

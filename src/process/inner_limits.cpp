@@ -1,7 +1,5 @@
 #include "process/inner_limits.hpp"
 
-#include "os/process.hpp"
-
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -43,15 +41,15 @@ void call_setter(const char* name, std::size_t threads) noexcept {
 
 }    // namespace
 
-std::size_t processors_to_share() noexcept {
-    std::size_t share = os::usable_cpus();
+std::size_t processors_to_share(std::size_t usable) noexcept {
+    std::size_t share = usable;
     if (const std::size_t inner = number_in(std::getenv(kProcessors)); inner != 0) share = std::min(share, inner);
     if (share_of_thread != 0) share = std::min(share, share_of_thread);
     return share;
 }
 
-std::size_t inner_share(std::size_t workers) noexcept {
-    return std::max<std::size_t>(processors_to_share() / std::max<std::size_t>(workers, 1), 1);
+std::size_t inner_share(std::size_t workers, std::size_t usable) noexcept {
+    return std::max<std::size_t>(processors_to_share(usable) / std::max<std::size_t>(workers, 1), 1);
 }
 
 void set_inner_limits(std::size_t processors, std::size_t threads) noexcept {

@@ -332,14 +332,52 @@ TEST_P(DescriptorsInBytes, AreKeptForTheFamilyWhenTheirSenderIsKilledBeforeItSay
     ::_exit(1);
 }
 
-TEST(DescriptorsInBytes, AreKeptByAnotherWhenTheirKeeperIsKilled) {
+// The same, killed when it has the descriptor and has not yet said so.
+[[noreturn]] void keep_and_die_unheard(Connection report) {
+    ::alarm(60);
+    mh::shm::Region::instance().header().fd_keeper.store(0);
+    mh::detail::keep_descriptors_of_family();
+    const pid_t keeper = ::getpid();
+    const pid_t grandchild = ::fork();
+    if (grandchild == 0) {
+        ::alarm(60);
+        arm(KillPoint::descriptor_kept);
+        auto [ours, theirs] = Pipe();
+        bool said = false;
+        try {
+            bytes_of(std::move(theirs));
+        } catch (const mh::Error&) {
+            said = true;
+        }
+        while (::getppid() == keeper) ::sched_yield();
+        bool closed = false;
+        try {
+            ours.recv<bool>();
+        } catch (const EndOfFile&) {
+            closed = true;
+        }
+        auto [a, b] = Pipe();
+        Connection again = from(bytes_of(std::move(b)));
+        a.send(true);
+        report.send(said && closed && again.recv<bool>());
+        ::_exit(0);
+    }
+    int status = 0;
+    ::waitpid(grandchild, &status, 0);
+    ::_exit(1);
+}
+
+class KeeperKilled : public testing::TestWithParam<void (*)(Connection)> {};
+INSTANTIATE_TEST_SUITE_P(DescriptorsInBytes, KeeperKilled, testing::Values(&keep_and_die, &keep_and_die_unheard));
+
+TEST_P(KeeperKilled, IsFollowedByAnother) {
     const auto before = mh::shm::Region::instance().header().fd_keeper.load();
     auto [ours, theirs] = Pipe();
     const pid_t child = ::fork();
     ASSERT_GE(child, 0);
     if (child == 0) {
         ours.close();
-        keep_and_die(std::move(theirs));
+        GetParam()(std::move(theirs));
     }
     theirs.close();
     EXPECT_TRUE(ours.recv<bool>());

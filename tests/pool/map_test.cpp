@@ -271,8 +271,7 @@ TEST_P(MapTest, carries_elements_of_megabytes) {
 
 // Ends when the program has been told of progress.
 int wait_for_report(const std::string& board, int x) {
-    Board cells(board);
-    while (cells[0] == 0) ::usleep(100);
+    Board(board).wait_until_at_least(0, 1);
     return x;
 }
 
