@@ -1,6 +1,8 @@
 // Runs the program `multihull` as a user does, and makes the files it is given.
 #pragma once
 
+#include "support/folder.hpp"
+
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -51,25 +53,7 @@ inline void write_file(const fs::path& path, std::string_view content) {
     std::ofstream(path, std::ios::binary) << content;
 }
 
-/// A folder that is gone when the test is over.
-class Folder {
-public:
-    Folder() {
-        std::string name = (fs::temp_directory_path() / "multihull-app-XXXXXX").native();
-        path_ = ::mkdtemp(name.data());
-    }
-    Folder(const Folder&) = delete;
-    Folder& operator=(const Folder&) = delete;
-    ~Folder() {
-        std::error_code ignored;
-        fs::remove_all(path_, ignored);
-    }
-
-    fs::path operator/(const fs::path& name) const { return path_ / name; }
-
-private:
-    fs::path path_;
-};
+using test::Folder;
 
 /// The names in a folder, hidden ones too, but for the manifest.
 inline std::vector<std::string> names_in(const fs::path& folder) {

@@ -3,6 +3,7 @@
 
 #include "support/board.hpp"
 #include "support/descriptors.hpp"
+#include "support/folder.hpp"
 #include "support/python.hpp"
 
 #include <gtest/gtest.h>
@@ -28,16 +29,6 @@ using namespace std::chrono_literals;
 std::string text_of(const std::vector<std::byte>& bytes) {
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
-
-// A folder that is gone after the test.
-struct Folder {
-    Folder() {
-        std::string name = "/tmp/multihull-test-XXXXXX";
-        path = ::mkdtemp(name.data());
-    }
-    ~Folder() { std::filesystem::remove_all(path); }
-    std::string path;
-};
 
 bool has_ipv6() {
     try {
@@ -71,8 +62,8 @@ void expect_conversation(Listener& listener, const multihull::ClientOptions& opt
 }
 
 TEST(Listener, ListensAtAddressesOfEveryKind) {
-    const Folder folder;
-    std::vector<std::string> addresses{"", "@multihull-test-" + std::to_string(::getpid()), folder.path + "/socket",
+    const test::Folder folder;
+    std::vector<std::string> addresses{"", "@multihull-test-" + std::to_string(::getpid()), folder.path() + "/socket",
                                        "127.0.0.1:0", "localhost:0"};
     if (has_ipv6()) addresses.push_back("[::1]:0");
     for (const std::string& address : addresses) {
@@ -94,8 +85,8 @@ TEST(Listener, ListensAtAddressesOfEveryKind) {
 }
 
 TEST(Listener, RemovesItsPathAndNoOther) {
-    const Folder folder;
-    const std::string path = folder.path + "/socket";
+    const test::Folder folder;
+    const std::string path = folder.path() + "/socket";
     {
         Listener listener(path);
         EXPECT_TRUE(std::filesystem::exists(path));
@@ -125,23 +116,23 @@ TEST(Listener, RemovesItsPathAndNoOther) {
 }
 
 TEST(Listener, SaysWhatIsWrongWithAnAddress) {
-    const Folder folder;
+    const test::Folder folder;
     const auto complaint = [](const std::string& address) {
         return std::string(test::thrown_by<multihull::Error>([&] { Listener listener(address); }).what());
     };
-    EXPECT_NE(complaint(folder.path + "/" + std::string(200, 'x')).find("too long"), std::string::npos);
+    EXPECT_NE(complaint(folder.path() + "/" + std::string(200, 'x')).find("too long"), std::string::npos);
     EXPECT_NE(complaint("127.0.0.1:99999").find("port"), std::string::npos);
     EXPECT_NE(complaint("127.0.0.1:").find("port"), std::string::npos);
     EXPECT_NE(complaint("no.such.host.invalid:1").find("no.such.host.invalid"), std::string::npos);
-    EXPECT_NE(complaint(folder.path + "/no/such/folder").find("choose another"), std::string::npos);
-    std::ofstream(folder.path + "/file") << "text";
-    EXPECT_NE(complaint(folder.path + "/file").find("no socket"), std::string::npos);
-    EXPECT_TRUE(std::filesystem::exists(folder.path + "/file"));
+    EXPECT_NE(complaint(folder.path() + "/no/such/folder").find("choose another"), std::string::npos);
+    std::ofstream(folder.path() + "/file") << "text";
+    EXPECT_NE(complaint(folder.path() + "/file").find("no socket"), std::string::npos);
+    EXPECT_TRUE(std::filesystem::exists(folder.path() + "/file"));
     // A socket that nobody listens on any more.
     const int stale = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     sockaddr_un where{};
     where.sun_family = AF_UNIX;
-    const std::string path = folder.path + "/stale";
+    const std::string path = folder.path() + "/stale";
     path.copy(where.sun_path, sizeof where.sun_path - 1);
     ASSERT_EQ(::bind(stale, reinterpret_cast<sockaddr*>(&where), sizeof where), 0);
     ::close(stale);
@@ -149,9 +140,9 @@ TEST(Listener, SaysWhatIsWrongWithAnAddress) {
 }
 
 TEST(Client, SaysThatNobodyListens) {
-    const Folder folder;
+    const test::Folder folder;
     EXPECT_THROW(Client("@multihull-nobody-" + std::to_string(::getpid())), multihull::Error);
-    EXPECT_THROW(Client(folder.path + "/nothing"), multihull::Error);
+    EXPECT_THROW(Client(folder.path() + "/nothing"), multihull::Error);
     EXPECT_THROW(Client(""), multihull::Error);
     std::string address;
     {
@@ -282,8 +273,8 @@ with Listener(address(sys.argv[1]), authkey=key) as listener:
 )";
 
 TEST(WithPython, ItsClientsConnect) {
-    const Folder folder;
-    for (const std::string& address : {std::string(), folder.path + "/socket", std::string("127.0.0.1:0")}) {
+    const test::Folder folder;
+    for (const std::string& address : {std::string(), folder.path() + "/socket", std::string("127.0.0.1:0")}) {
         for (const bool with_key : {false, true}) {
             multihull::ListenerOptions options;
             if (with_key) options.authkey = "secret";
@@ -301,9 +292,10 @@ TEST(WithPython, ItsClientsConnect) {
 }
 
 TEST(WithPython, OurClientsConnectToIt) {
-    const Folder folder;
+    const test::Folder folder;
     for (const bool with_key : {false, true}) {
-        const std::string address = with_key ? folder.path + "/socket" : "@multihull-py-" + std::to_string(::getpid());
+        const std::string address =
+            with_key ? folder.path() + "/socket" : "@multihull-py-" + std::to_string(::getpid());
         std::thread python([&] {
             test::python(std::string(kPythonAddress) + kPythonListener, {},
                          "'" + address + "'" + (with_key ? " secret" : ""));

@@ -1,6 +1,8 @@
 // What the tests of files share: a folder that goes with the test, what lies in it, and what was said in the log.
 #pragma once
 
+#include "support/folder.hpp"
+
 #include <multihull/error.hpp>
 #include <multihull/log.hpp>
 
@@ -22,26 +24,6 @@
 #include <vector>
 
 namespace test {
-
-/// A new, empty folder, removed with what is in it.
-class Folder {
-public:
-    Folder() {
-        std::string name = (std::filesystem::temp_directory_path() / "multihull-test-XXXXXX").string();
-        if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("no folder for a test");
-        path_ = name;
-    }
-    Folder(const Folder&) = delete;
-    Folder& operator=(const Folder&) = delete;
-    ~Folder() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path_, ignored);
-    }
-    const std::string& path() const noexcept { return path_; }
-
-private:
-    std::string path_;
-};
 
 /// Catches what the library says while it lives.
 class Log {
