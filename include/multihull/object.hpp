@@ -47,6 +47,16 @@ class IndexError : public Error {
 public:
     using Error::Error;
 };
+/// A pickle that says something else than plain data, names what it may not, or is damaged.
+class UnpicklingError : public CodecError {
+public:
+    using CodecError::CodecError;
+};
+/// A value that Python's pickle can't say.
+class PicklingError : public CodecError {
+public:
+    using CodecError::CodecError;
+};
 
 class Object;
 
@@ -81,13 +91,14 @@ concept ObjectInteger =
 
 }    // namespace detail
 
-/// None, a bool, int, float, str, bytes, list, tuple, dict or set.
+/// None, a bool, int, float, str, bytes, list, tuple, dict or set; or an instance of another class of Python's, described but not built.
 ///
 /// Braces make a list: `Object{42, nullptr, "hello"}`. With a single Object inside, compilers differ in whether braces copy it or make a
 /// list of it: write `Object::list({object})`, or `Object(object)` for a copy.
 class Object {
 public:
-    enum class Type : std::uint8_t { none, boolean, integer, floating, str, bytes, list, tuple, dict, set };
+    enum class Type : std::uint8_t { none, boolean, integer, floating, str, bytes, list, tuple, dict, set, instance };
+    struct Instance;
 
     /// None.
     Object() noexcept = default;
@@ -135,11 +146,13 @@ public:
     static Object dict(std::initializer_list<std::pair<Object, Object>> items = {});
     static Object bytes(std::span<const std::byte> bytes);
     static Object bytes(std::string_view bytes);
+    /// Throws TypeError unless its args are a tuple, or None.
+    static Object instance(Instance instance);
 
     Type type() const noexcept { return static_cast<Type>(value_.index()); }
     bool is_none() const noexcept { return type() == Type::none; }
-    /// Python's name of the type: `NoneType`, `bool`, `int`, `float`, `str`, ...
-    const char* type_name() const noexcept { return type_name(type()); }
+    /// Python's name of the type: `NoneType`, `bool`, `int`, `float`, `str`, ..., an instance's class.
+    const char* type_name() const noexcept;
     static const char* type_name(Type type) noexcept;
 
     // What it holds, checked. Each throws TypeError when it holds something else.
@@ -150,6 +163,9 @@ public:
     std::span<const std::byte> as_bytes() const;
     std::vector<Object>& as_list();
     const std::vector<Object>& as_list() const;
+    const Instance& as_instance() const;
+    /// Whether it is an instance of that class: `error.is_a("builtins", "KeyError")`.
+    bool is_a(std::string_view module, std::string_view name) const noexcept;
 
     /// The same by type: bool, any integer type (throws Error when the number does not fit), any floating one, std::string.
     template <class T>
@@ -202,11 +218,12 @@ public:
     std::string to_string() const;
     friend std::ostream& operator<<(std::ostream& out, const Object& object);
 
-    /// As Python's ==: numbers by their value (1 == 1.0 == True), lists, tuples and dicts by their parts, sets as sets.
+    /// As Python's ==: numbers by their value (1 == 1.0 == True), lists, tuples and dicts by their parts, sets as sets,
+    /// instances by their parts.
     friend bool operator==(const Object& left, const Object& right);
     /// As Python's <: numbers, str, bytes, lists and tuples in order, sets by inclusion. Throws TypeError where Python does.
     friend std::partial_ordering operator<=>(const Object& left, const Object& right);
-    /// Equal objects hash equal. Throws TypeError for a list, dict or set, and for a tuple that holds one.
+    /// Equal objects hash equal. Throws TypeError for a list, dict or set, and for a tuple, or an instance's args, that hold one.
     std::size_t hash() const;
 
 private:
@@ -227,8 +244,23 @@ private:
     struct Set {
         detail::ObjectTableBox table;
     };
+    /// Owns an instance; a copy of it is another one.
+    class InstanceBox {
+    public:
+        explicit InstanceBox(Instance instance);
+        InstanceBox(const InstanceBox& other);
+        InstanceBox(InstanceBox&& other) noexcept;
+        InstanceBox& operator=(InstanceBox other) noexcept;
+        ~InstanceBox();
+
+        const Instance& operator*() const noexcept { return *instance_; }
+
+    private:
+        std::unique_ptr<Instance> instance_;
+    };
     // In the order of Type.
-    using Value = std::variant<std::monostate, bool, std::int64_t, double, std::string, Bytes, List, Tuple, Dict, Set>;
+    using Value = std::variant<std::monostate, bool, std::int64_t, double, std::string, Bytes, List, Tuple, Dict, Set,
+                               InstanceBox>;
 
     template <detail::ObjectInteger T>
     static std::int64_t checked(T value) {
@@ -254,6 +286,17 @@ private:
     void write_repr(std::string& out) const;
 
     Value value_;
+};
+
+/// What Python would make of a class: `Object::instance({.module = "builtins", .name = "KeyError", .args = Object::tuple({"key"})})`.
+/// A description: nothing of the class is known here, and nothing is run.
+struct Object::Instance {
+    std::string module{};    ///< As pickles name it: `builtins`, `queue`, `multiprocessing.managers`.
+    std::string name{};      ///< Of the class, or of the function that makes the instance.
+    Object args =
+        Object::tuple();    ///< What it is called with: a tuple; None means the class itself, not an instance.
+    Object state{};         ///< What is put into it afterwards; None for nothing.
+    bool by_new = false;    ///< Made by `name.__new__(name, *args)` rather than by `name(*args)`.
 };
 
 template <>

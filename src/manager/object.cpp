@@ -72,10 +72,33 @@ Object Object::bytes(std::string_view bytes) {
     return object;
 }
 
+Object::InstanceBox::InstanceBox(Instance instance) : instance_(std::make_unique<Instance>(std::move(instance))) {}
+Object::InstanceBox::InstanceBox(const InstanceBox& other) : instance_(std::make_unique<Instance>(*other.instance_)) {}
+Object::InstanceBox::InstanceBox(InstanceBox&& other) noexcept = default;
+Object::InstanceBox& Object::InstanceBox::operator=(InstanceBox other) noexcept {
+    instance_.swap(other.instance_);
+    return *this;
+}
+Object::InstanceBox::~InstanceBox() = default;
+
+Object Object::instance(Instance instance) {
+    if (!instance.args.is_none() && instance.args.type() != Type::tuple)
+        instance.args.throw_is_not("an instance's args, a tuple");
+    Object object;
+    object.value_ = InstanceBox(std::move(instance));
+    return object;
+}
+
 const char* Object::type_name(Type type) noexcept {
-    static constexpr std::array kNames{"NoneType", "bool", "int",   "float", "str",
-                                       "bytes",    "list", "tuple", "dict",  "set"};
+    static constexpr std::array kNames{"NoneType", "bool",  "int",  "float", "str",     "bytes",
+                                       "list",     "tuple", "dict", "set",   "instance"};
     return kNames[static_cast<std::size_t>(type)];
+}
+
+const char* Object::type_name() const noexcept {
+    const auto* const value = std::get_if<InstanceBox>(&value_);
+    if (value == nullptr) return type_name(type());
+    return (**value).args.is_none() ? "type" : (**value).name.c_str();
 }
 
 void Object::throw_is_not(const char* wanted) const {
@@ -115,6 +138,16 @@ const std::vector<Object>& Object::as_list() const {
     throw_is_not("a list");
 }
 std::vector<Object>& Object::as_list() { return const_cast<std::vector<Object>&>(std::as_const(*this).as_list()); }
+
+const Object::Instance& Object::as_instance() const {
+    if (const auto* const value = std::get_if<InstanceBox>(&value_)) return **value;
+    throw_is_not("an instance of a class");
+}
+
+bool Object::is_a(std::string_view module, std::string_view name) const noexcept {
+    const auto* const value = std::get_if<InstanceBox>(&value_);
+    return value != nullptr && !(**value).args.is_none() && (**value).name == name && (**value).module == module;
+}
 
 detail::ObjectTable* Object::table() const noexcept {
     if (const auto* const value = std::get_if<Dict>(&value_)) return &*value->table;

@@ -72,6 +72,15 @@ void Codec<Object>::encode(Writer& writer, const Object& object) {
             }
             return;
         }
+        case Type::instance: {
+            const Object::Instance& instance = object.as_instance();
+            write_text(writer, instance.module);
+            write_text(writer, instance.name);
+            writer.put(static_cast<std::uint8_t>(instance.by_new));
+            encode(writer, instance.args);
+            encode(writer, instance.state);
+            return;
+        }
     }
 }
 
@@ -117,6 +126,18 @@ Object Codec<Object>::decode(Reader& reader) {
                     dict[key] = decode(reader);
                 }
                 return dict;
+            }
+            case Type::instance: {
+                Object::Instance instance;
+                instance.module = read_text(reader);
+                instance.name = read_text(reader);
+                instance.by_new = reader.get<std::uint8_t>() != 0;
+                instance.args = decode(reader);
+                instance.state = decode(reader);
+                if (!instance.args.is_none() && instance.args.type() != Type::tuple) {
+                    detail::throw_damaged("an instance's args are no tuple");
+                }
+                return Object::instance(std::move(instance));
             }
         }
     } catch (const TypeError&) {

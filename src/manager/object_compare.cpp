@@ -60,6 +60,11 @@ bool equal_dicts(detail::ObjectTable& left, detail::ObjectTable& right) {
     return true;
 }
 
+bool equal_instances(const Object::Instance& left, const Object::Instance& right) {
+    return left.name == right.name && left.module == right.module && left.by_new == right.by_new &&
+           left.args == right.args && left.state == right.state;
+}
+
 }    // namespace
 
 std::partial_ordering Object::compare_numbers(const Object& left, const Object& right) noexcept {
@@ -89,6 +94,8 @@ bool operator==(const Object& left, const Object& right) {
             return equal_dicts(*left.table(), *right.table());
         case Type::set:
             return left.table()->size() == right.table()->size() && contains_all(*left.table(), *right.table());
+        case Type::instance:
+            return equal_instances(left.as_instance(), right.as_instance());
         case Type::boolean:
         case Type::integer:
         case Type::floating:
@@ -121,6 +128,7 @@ std::partial_ordering operator<=>(const Object& left, const Object& right) {
                 return compare_sets(*left.table(), *right.table());
             case Type::none:
             case Type::dict:
+            case Type::instance:
             case Type::boolean:
             case Type::integer:
             case Type::floating:
@@ -155,6 +163,8 @@ std::size_t Object::hash() const {
             for (const Object& element : elements()) sum = mixed(sum ^ element.hash()) * 3;
             return mixed(sum);
         }
+        case Type::instance:
+            return mixed(std::hash<std::string>()(as_instance().name) ^ as_instance().args.hash());
         case Type::list:
         case Type::dict:
         case Type::set:

@@ -2,6 +2,7 @@
 #include <multihull/object.hpp>
 
 #include "manager/unprintable.hpp"
+#include "manager/utf8.hpp"
 
 #include <array>
 #include <charconv>
@@ -89,33 +90,11 @@ void write_ascii(std::string& out, unsigned char byte, char quote) {
     out += static_cast<char>(byte);
 }
 
-struct CodePoint {
-    std::uint32_t value = 0;
-    std::size_t size = 0;    // in bytes; 0 where there is no whole one
-};
-
-// Half surrogate pairs count as code points, as they do in Python's str.
-CodePoint first_code_point(std::string_view text) {
-    const auto byte = [&](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(text[i])); };
-    const std::uint32_t first = byte(0);
-    const std::size_t size = first < 0x80 ? 1 : first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc0 ? 2 : 0;
-    if (size == 0 || first > 0xf4 || text.size() < size) return {};
-    if (size == 1) return {first, 1};
-    std::uint32_t value = first & (0x7fU >> size);
-    for (std::size_t i = 1; i < size; ++i) {
-        if ((byte(i) & 0xc0U) != 0x80) return {};
-        value = value << 6 | (byte(i) & 0x3fU);
-    }
-    static constexpr std::array<std::uint32_t, 5> kLeast{0, 0, 0x80, 0x800, 0x10000};
-    if (value < kLeast[size] || value > 0x10ffff) return {};
-    return {value, size};
-}
-
 void write_str(std::string& out, std::string_view text) {
     const char quote = quote_for(text);
     out += quote;
     while (!text.empty()) {
-        const CodePoint point = first_code_point(text);
+        const detail::CodePoint point = detail::first_code_point(text);
         if (point.size == 0) {
             // Not UTF-8: shown as Python's "surrogateescape" has it.
             write_hex(out, 'u', 0xdc00U + static_cast<unsigned char>(text.front()), 4);
@@ -152,16 +131,17 @@ void write_bytes(std::string& out, std::string_view bytes) {
 }    // namespace
 
 void Object::write_repr(std::string& out) const {
-    const auto write_elements = [&](const char* before, const char* behind) {
+    const auto write_all = [&](std::span<const Object> objects, const char* before, const char* behind) {
         out += before;
         const char* comma = "";
-        for (const Object& element : elements()) {
+        for (const Object& object : objects) {
             out += comma;
-            element.write_repr(out);
+            object.write_repr(out);
             comma = ", ";
         }
         out += behind;
     };
+    const auto write_elements = [&](const char* before, const char* behind) { write_all(elements(), before, behind); };
     switch (type()) {
         case Type::none:
             out += "None";
@@ -204,6 +184,17 @@ void Object::write_repr(std::string& out) const {
                 values()[i].write_repr(out);
             }
             out += '}';
+            return;
+        }
+        case Type::instance: {
+            const Instance& instance = as_instance();
+            if (instance.args.is_none()) {
+                (((out += "<class '") += instance.module) += '.') += instance.name;
+                out += "'>";
+                return;
+            }
+            out += instance.name;
+            write_all(instance.args.elements(), "(", ")");
             return;
         }
     }
