@@ -91,6 +91,8 @@ std::vector<Competitor> prepare_round_trip_idle(const Settings& settings);
 std::vector<Competitor> prepare_tiny_tasks(const Settings& settings);
 std::vector<Competitor> prepare_map_vector(const Settings& settings);
 std::vector<Competitor> prepare_map_iota(const Settings& settings);
+std::vector<Competitor> prepare_map_lambda(const Settings& settings);
+std::vector<Competitor> prepare_map_shared(const Settings& settings);
 std::vector<Competitor> prepare_map_microsecond(const Settings& settings);
 std::vector<Competitor> prepare_pool_of_five(const Settings& settings);
 std::vector<Competitor> prepare_pool_of_five_fork(const Settings& settings);

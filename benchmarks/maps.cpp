@@ -3,14 +3,17 @@
 #include "thread_pool.hpp"
 
 #include <multihull/pool.hpp>
+#include <multihull/shared.hpp>
 
 #include <oneapi/tbb/blocked_range.h>
 #include <oneapi/tbb/parallel_for.h>
 #include <oneapi/tbb/task_arena.h>
 
+#include <algorithm>
 #include <memory>
 #include <numeric>
 #include <ranges>
+#include <span>
 #include <vector>
 
 namespace bench {
@@ -35,7 +38,7 @@ int turns_of_a_microsecond() {
     return static_cast<int>(kTurns / best * 1000);
 }
 
-void check(const std::vector<int>& squares) {
+void check(std::span<const int> squares) {
     require(squares.size() == kInts && squares[3] == 9 && squares.back() == square(kInts - 1), "the squares");
 }
 
@@ -110,6 +113,50 @@ std::vector<Competitor> prepare_map_iota(const Settings& settings) {
     auto all = square_peers(settings, [](int i) { return i; });
     all.insert(all.begin(), squares(kMultihull, [=] { return pool->map(square, std::views::iota(0, kInts)); }));
     return all;
+}
+
+std::vector<Competitor> prepare_map_lambda(const Settings& settings) {
+    const auto pool = std::make_shared<multihull::Pool>(settings.workers);
+    auto all = square_peers(settings, [](int i) { return i; });
+    all.insert(all.begin(), squares(kMultihull, [=] {
+                   return pool->map([](int x) { return square(x); }, std::views::iota(0, kInts));
+               }));
+    return all;
+}
+
+// From one array into another, both there before: threads have theirs in their common memory, processes in shared memory.
+std::vector<Competitor> prepare_map_shared(const Settings& settings) {
+    const auto pool = std::make_shared<multihull::Pool>(settings.workers);
+    const auto arena = make_arena(settings);
+    const multihull::Array<int> shared_in(std::views::iota(0, kInts));
+    const multihull::Array<int> shared_out(kInts);
+    const auto in = std::make_shared<std::vector<int>>(shared_in.begin(), shared_in.end());
+    const auto out = std::make_shared<std::vector<int>>(kInts);
+    const auto checked = [](std::string_view name, auto results, auto run) {
+        return Competitor{std::string(name), [=] {
+                              std::fill(results().begin(), results().end(), 0);
+                              const double ns = timed(run);
+                              check(results());
+                              return ns;
+                          }};
+    };
+    const auto own = [out] { return std::span(*out); };
+    return {
+        checked(
+            kMultihull, [=] { return shared_out.span(); },
+            [=] { pool->map_into([](int x) { return square(x); }, shared_in, shared_out); }),
+        checked(kTbb, own,
+                [=] {
+                    arena->execute([&] {
+                        oneapi::tbb::parallel_for(oneapi::tbb::blocked_range<std::size_t>(0, kInts),
+                                                  [&](const auto& range) {
+                                                      for (std::size_t i = range.begin(); i != range.end(); ++i)
+                                                          (*out)[i] = square((*in)[i]);
+                                                  });
+                    });
+                }),
+        checked(kLoop, own, [=] { std::ranges::transform(*in, out->begin(), square); }),
+    };
 }
 
 std::vector<Competitor> prepare_map_microsecond(const Settings& settings) {

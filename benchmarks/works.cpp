@@ -10,6 +10,8 @@ const std::vector<Work>& works() {
         {"tiny-tasks", "100,000 tiny tasks with futures, each", kAsio, &prepare_tiny_tasks},
         {"map-vector", "map of 1 M ints x*x, vector to vector", kTbb, &prepare_map_vector},
         {"map-iota", "map of 1 M ints x*x, from iota", kTbb, &prepare_map_iota},
+        {"map-lambda", "the same by a lambda", kTbb, &prepare_map_lambda},
+        {"map-shared", "the same from one shared array into another", kTbb, &prepare_map_shared},
         {"map-1us", "map of 100,000 tasks of 1 us", kTbb, &prepare_map_microsecond},
         {"pool-5", "Pool(2), map of 5, end", kBare, &prepare_pool_of_five},
         {"pool-5-fork", "the same, start method fork", kBare, &prepare_pool_of_five_fork},

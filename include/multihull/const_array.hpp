@@ -75,6 +75,7 @@ public:
 
 private:
     friend struct Codec<ConstArray<T>>;
+    friend struct detail::SharedPlaceOf<ConstArray<T>>;
     explicit ConstArray(Array<T>&& values)
         : bytes_{nullptr, values.bytes_.object, reinterpret_cast<const std::byte*>(values.data()),
                  values.size() * sizeof(T)} {}
@@ -85,6 +86,11 @@ private:
 
 template <std::ranges::input_range Range>
 ConstArray(Range&&) -> ConstArray<std::ranges::range_value_t<Range>>;
+
+template <class T>
+struct detail::SharedPlaceOf<ConstArray<T>> {
+    static SharedPlace of(const ConstArray<T>& array) { return place_of_array(array.bytes_.object); }
+};
 
 template <class T>
 struct Codec<ConstArray<T>> {

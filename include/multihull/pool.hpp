@@ -88,6 +88,22 @@ public:
         return detail::map_future<false, false>(engine_, std::decay_t<Function>(std::move(function)), inputs, options);
     }
 
+    /// The same with the results in an array that is in shared memory already, so that nothing is copied; inputs in an Array or a
+    /// ConstArray are read where they lie, here and in map(). When some fail, the array has the results of the others. `into` may be
+    /// the inputs, unless retries are asked for: an input whose worker died may have been overwritten. Throws std::invalid_argument when
+    /// the array is too small.
+    template <class Function, std::ranges::input_range Range, class T>
+    void map_into(Function function, Range&& inputs, const Array<T>& into, const TaskOptions& options = {}) {
+        detail::map_into<true>(engine_, std::decay_t<Function>(std::move(function)), std::forward<Range>(inputs), into,
+                               options);
+    }
+    template <class Function, std::ranges::input_range Range, class T>
+    Future<void> map_into_async(Function function, Range&& inputs, const Array<T>& into,
+                                const TaskOptions& options = {}) {
+        return detail::map_into<false>(engine_, std::decay_t<Function>(std::move(function)),
+                                       std::forward<Range>(inputs), into, options);
+    }
+
     /// The same with elements that are tuples or pairs of arguments.
     template <class Function, std::ranges::input_range Range>
     auto starmap(Function function, Range&& inputs, const TaskOptions& options = {}) {

@@ -42,6 +42,8 @@ SharedBytes make_value(std::size_t size);
 SharedBytes make_array(std::size_t size);
 SharedBytes decode_value_handle(Reader& reader, std::size_t size);
 SharedBytes decode_array_handle(Reader& reader, std::size_t element_size);
+/// Throws CodecError when the array's head was overwritten, so that its elements are nowhere.
+SharedPlace place_of_array(const ObjectRef& object);
 
 template <class T>
 consteval void check_shareable() {
@@ -164,6 +166,7 @@ public:
 
 private:
     friend struct Codec<Array<T>>;
+    friend struct detail::SharedPlaceOf<Array<T>>;
     friend class ConstArray<T>;
     Array(detail::FromBytes, detail::SharedBytes bytes) noexcept : bytes_(std::move(bytes)) {}
     static detail::SharedBytes make(std::size_t count) {
@@ -191,6 +194,11 @@ private:
 
 template <std::ranges::input_range Range>
 Array(Range&&) -> Array<std::ranges::range_value_t<Range>>;
+
+template <class T>
+struct detail::SharedPlaceOf<Array<T>> {
+    static SharedPlace of(const Array<T>& array) { return place_of_array(array.bytes_.object); }
+};
 
 template <class T>
 struct Codec<Value<T>> {

@@ -744,7 +744,7 @@ SharedBlock& SharedBlock::operator=(SharedBlock&& other) noexcept {
 }
 
 SharedBlock::~SharedBlock() {
-    if (offset_ != 0) shm::Heap::instance().free(offset_, size_);
+    if (offset_ != 0 && size_ != 0) shm::Heap::instance().free(offset_, size_);
 }
 
 std::byte* SharedBlock::data() const noexcept { return shm::Region::instance().at(offset_); }

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 namespace multihull::detail {
 
@@ -18,6 +20,12 @@ constexpr std::uint64_t round_up(std::uint64_t value) { return (value + 63) / 64
 
 }    // namespace
 
+void throw_no_room_for_results(std::uint64_t results, std::uint64_t places) {
+    throw std::invalid_argument("a map of " + std::to_string(results) +
+                                " inputs can't write its results into an array of " + std::to_string(places) +
+                                ": make the array as big as the range of inputs");
+}
+
 std::shared_ptr<MapState> MapState::start(std::shared_ptr<Engine> engine, CallBuffer& call, MapPlan plan,
                                           const TaskOptions* options) {
     auto state = std::make_shared<MapState>(std::move(engine), call, plan, options);
@@ -28,7 +36,7 @@ std::shared_ptr<MapState> MapState::start(std::shared_ptr<Engine> engine, CallBu
 MapState::MapState(std::shared_ptr<Engine> engine, CallBuffer& call, MapPlan plan, const TaskOptions* options)
     : engine_(engine.get()), keep_(std::move(engine)), plan_(plan) {
     kept_ = std::move(call.kept_);
-    if (plan.input_offset != 0) input_ = SharedBlock::adopt(plan.input_offset, plan.input_capacity);
+    if (plan.input_capacity != 0) input_ = SharedBlock::adopt(plan.input_offset, plan.input_capacity);
     const PoolOptions& defaults = engine_->options_;
     retries_ = options != nullptr ? options->retries.value_or(defaults.retries) : defaults.retries;
     const auto timeout = options != nullptr ? options->timeout.value_or(defaults.task_timeout) : defaults.task_timeout;
@@ -50,7 +58,7 @@ MapState::MapState(std::shared_ptr<Engine> engine, CallBuffer& call, MapPlan pla
     claims_offset_ = control_.offset() + claims_at;
 
     const std::size_t output_size = plan.cells ? plan.count * sizeof(ResultCell) : plan.count * plan.output_size;
-    if (output_size != 0) {
+    if (output_size != 0 && plan.output_offset == 0) {
         output_.emplace(output_size);
         if (plan.cells) std::memset(output_->data(), 0, output_size);
     }
@@ -60,7 +68,7 @@ MapState::MapState(std::shared_ptr<Engine> engine, CallBuffer& call, MapPlan pla
     header.call_offset = control_.offset() + call_at;
     header.call_size = call_size;
     header.input_offset = plan.input_offset;
-    header.output_offset = output_ ? output_->offset() : 0;
+    header.output_offset = output_ ? output_->offset() : plan.output_offset;
     header.parts_offset = parts_offset_;
     header.claims_offset = claims_offset_;
     header.claim_capacity = claim_capacity_;

@@ -45,9 +45,9 @@ SharedBytes make_bytes(shm::ObjectKind kind, std::size_t size) {
     return {std::move(object), data, size};
 }
 
-SharedBytes decode_bytes(Reader& reader, shm::ObjectKind kind) {
-    auto object = decode_object(reader, mask_of(kind));
-    auto* const head = static_cast<BytesHead*>(object->data());
+// What the head says, checked: a process gone wild may have written there.
+SharedBytes bytes_of(ObjectRef object) {
+    auto* const head = static_cast<BytesHead*>(object_data(object));
     const std::uint64_t size = head->size;
     const shm::Offset place = head->place;
     auto& region = shm::Region::instance();
@@ -56,6 +56,10 @@ SharedBytes decode_bytes(Reader& reader, shm::ObjectKind kind) {
     }
     return {std::move(object), place == 0 ? reinterpret_cast<std::byte*>(head + 1) : region.at(place),
             static_cast<std::size_t>(size)};
+}
+
+SharedBytes decode_bytes(Reader& reader, shm::ObjectKind kind) {
+    return bytes_of(decode_object(reader, mask_of(kind)));
 }
 
 }    // namespace
@@ -72,6 +76,10 @@ SharedBytes decode_array_handle(Reader& reader, std::size_t element_size) {
     auto bytes = decode_bytes(reader, shm::ObjectKind::array);
     if (bytes.size % element_size != 0) throw_damaged("a shared array does not hold whole elements");
     return bytes;
+}
+SharedPlace place_of_array(const ObjectRef& object) {
+    SharedBytes bytes = bytes_of(object);
+    return {shm::Region::instance().offset_of(bytes.data), std::move(bytes.object)};
 }
 
 namespace {

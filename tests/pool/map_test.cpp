@@ -2,16 +2,20 @@
 #include "support/board.hpp"
 #include "support/start_methods.hpp"
 
+#include <multihull/const_array.hpp>
 #include <multihull/pool.hpp>
+#include <multihull/shared.hpp>
 
 #include <gtest/gtest.h>
 
 #include <array>
+#include <csignal>
 #include <deque>
 #include <forward_list>
 #include <list>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <ranges>
 #include <set>
 #include <sstream>
@@ -35,6 +39,11 @@ struct Particle {
 
 int square(int x) { return x * x; }
 std::string twice(const std::string& text) { return text + text; }
+int square_of_low_bits(int x) { return (x & 0x7fff) * (x & 0x7fff); }
+int crash_on_three(int x) {
+    if (x == 3) std::raise(SIGKILL);
+    return x;
+}
 bool is_even(int x) { return x % 2 == 0; }
 double weigh(int count, double each) { return count * each; }
 int throw_on_multiples_of_seven(int x) {
@@ -267,6 +276,60 @@ TEST_P(MapTest, carries_elements_of_megabytes) {
     ASSERT_EQ(outputs.size(), 12u);
     for (int i = 0; i < 12; ++i)
         ASSERT_EQ(outputs[static_cast<std::size_t>(i)], std::vector<int>(std::size_t{1} << 20, i + 1));
+}
+
+TEST_P(MapTest, reads_shared_arrays_where_they_lie) {
+    Pool pool(2);
+    const multihull::Array<int> array(std::views::iota(0, 100'000));
+    EXPECT_EQ(pool.map(square_of_low_bits, array).back(), square_of_low_bits(99'999));
+    const multihull::ConstArray<int> few{1, 2, 3};
+    EXPECT_EQ(pool.map(square, few), (std::vector{1, 4, 9}));
+    // What is not plain, or becomes another type on its way, is copied as from any range.
+    EXPECT_EQ(pool.map([](long x) { return x + 1; }, few), (std::vector<long>{2, 3, 4}));
+}
+
+TEST_P(MapTest, writes_results_into_a_shared_array) {
+    Pool pool(2);
+    const multihull::Array<int> inputs(std::views::iota(0, 100'000));
+    const multihull::Array<int> results(inputs.size() + 1, -1);
+    pool.map_into(square_of_low_bits, inputs, results);
+    for (std::size_t i = 0; i < inputs.size(); ++i) ASSERT_EQ(results[i], square_of_low_bits(static_cast<int>(i)));
+    EXPECT_EQ(results[inputs.size()], -1);
+
+    pool.map_into(square, std::vector{5, 6}, results);
+    EXPECT_EQ(results[0] + results[1], 61);
+    pool.map_into_async(square, std::views::iota(0, 3), results).get();
+    EXPECT_EQ(results[2], 4);
+    pool.map_into(square, std::views::iota(0, 0), results);
+    EXPECT_EQ(results[2], 4);
+
+    const multihull::Array<int> in_place{1, 2, 3};
+    pool.map_into(square, in_place, in_place);
+    EXPECT_EQ(std::vector<int>(in_place.begin(), in_place.end()), (std::vector{1, 4, 9}));
+}
+
+TEST_P(MapTest, keeps_a_shared_array_until_its_results_are_in_it) {
+    Pool pool(2);
+    std::optional<multihull::Array<int>> results(std::in_place, 1000U);
+    const multihull::Array<int> kept = *results;
+    auto future = pool.map_into_async(square, multihull::Array<int>(std::views::iota(0, 1000)), *results);
+    results.reset();
+    future.get();
+    EXPECT_EQ(kept[999], 999 * 999);
+}
+
+TEST_P(MapTest, leaves_the_results_that_there_are_in_a_shared_array) {
+    Pool pool(2);
+    const multihull::Array<int> results(10, -1);
+    EXPECT_THROW(pool.map_into(throw_on_multiples_of_seven, std::views::iota(1, 11), results), std::out_of_range);
+    const std::vector<int> expected{1, 2, 3, 4, 5, 6, -1, 8, 9, 10};
+    EXPECT_EQ(std::vector<int>(results.begin(), results.end()), expected);
+
+    EXPECT_THROW(pool.map_into(crash_on_three, std::views::iota(0, 10), results), multihull::WorkerCrashed);
+    EXPECT_EQ(results[9], 9);
+
+    EXPECT_THROW(pool.map_into(square, std::views::iota(0, 11), results), std::invalid_argument);
+    EXPECT_EQ(results[9], 9);
 }
 
 // Ends when the program has been told of progress.

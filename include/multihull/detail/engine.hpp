@@ -79,15 +79,17 @@ std::uint32_t submit_call(Engine& engine, Token token, CallBuffer& buffer, const
 struct MapPlan {
     Token token = 0;
     std::uint64_t count = 0;
-    std::uint64_t input_offset = 0;    ///< A block of the parent's heap, taken over; 0 for none.
-    std::size_t input_capacity = 0;
-    std::size_t output_size = 0;     ///< Bytes of one plain result; 0 for none (void).
-    bool cells = false;              ///< Results are encoded one by one.
-    std::uint32_t max_parts = 0;     ///< How many workers may share it; 0: all.
-    bool stop_on_failure = false;    ///< The first input that fails cancels the rest.
+    std::uint64_t input_offset = 0;    ///< 0 for none.
+    std::size_t input_capacity =
+        0;    ///< Of a block of the parent's heap, which is taken over; 0: the inputs lie elsewhere.
+    std::uint64_t output_offset = 0;    ///< Where plain results go; 0: into a block of the map's own.
+    std::size_t output_size = 0;        ///< Bytes of one plain result; 0 for none (void).
+    bool cells = false;                 ///< Results are encoded one by one.
+    std::uint32_t max_parts = 0;        ///< How many workers may share it; 0: all.
+    bool stop_on_failure = false;       ///< The first input that fails cancels the rest.
 };
 
-/// A block of the parent's heap that is given back unless it is taken.
+/// A block of the parent's heap that is given back unless it is taken; one of 0 bytes is somebody else's, and stays.
 class SharedBlock {
 public:
     SharedBlock() = default;
@@ -112,6 +114,8 @@ public:
     void release() noexcept { offset_ = 0; }
     /// Hands on what the bytes name to the call that they are the inputs of.
     void give_kept_to(CallBuffer& call);
+    /// Keeps one more thing that the bytes name.
+    void keep(std::shared_ptr<const void> owner) { kept_.push_back(std::move(owner)); }
 
 private:
     std::uint64_t offset_ = 0;
@@ -134,6 +138,9 @@ protected:
 /// Starts a map; answers its completion (task 0).
 std::shared_ptr<Completion> submit_map(const std::shared_ptr<Engine>& engine, CallBuffer& call, MapPlan plan,
                                        const TaskOptions* options);
+
+/// Throws std::invalid_argument.
+[[noreturn]] void throw_no_room_for_results(std::uint64_t results, std::uint64_t places);
 
 /// Waits for a map that stops at its first failure, and ends what still runs then. Every `period` (0: never) it says how many inputs
 /// have been run, about. Throws what the lowest input failed with of those that failed.

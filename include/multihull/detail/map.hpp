@@ -3,6 +3,7 @@
 
 #include <multihull/detail/callable.hpp>
 #include <multihull/detail/engine.hpp>
+#include <multihull/detail/shared_object.hpp>
 #include <multihull/future.hpp>
 
 #include <algorithm>
@@ -15,6 +16,13 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+namespace multihull {
+
+template <class T>
+class Array;
+
+}    // namespace multihull
 
 namespace multihull::detail {
 
@@ -131,9 +139,21 @@ In make_input(Element&& element) {
     }
 }
 
+// Whether the workers can read a range where it lies.
+template <class In, bool kStar, InputKind kKind, class Range>
+inline constexpr bool kReadInPlace =
+    kKind == InputKind::fixed && kPlain<In> && !kStar && LiesInSharedMemory<std::remove_cvref_t<Range>> &&
+    std::is_same_v<std::ranges::range_value_t<Range>, In>;
+
 template <class In, bool kStar, InputKind kKind, class Range>
 SharedBlock write_inputs(Range&& range, std::uint64_t& count) {
-    if constexpr (kKind == InputKind::generated) {
+    if constexpr (kReadInPlace<In, kStar, kKind, Range>) {
+        count = static_cast<std::uint64_t>(std::ranges::size(range));
+        SharedPlace place = SharedPlaceOf<std::remove_cvref_t<Range>>::of(range);
+        SharedBlock block = SharedBlock::adopt(place.offset, 0);
+        block.keep(std::move(place.owner));
+        return block;
+    } else if constexpr (kKind == InputKind::generated) {
         count = static_cast<std::uint64_t>(std::ranges::size(range));
         SharedBlock block(64);
         store(block.data(), count == 0 ? In{} : static_cast<In>(*std::ranges::begin(range)));
@@ -236,9 +256,15 @@ using RangeInvocation =
                                                   std::ranges::range_reference_t<Range>>,
                                kStar>::Type;
 
+// Shared memory of the caller's that plain results go into.
+struct MapTarget {
+    SharedPlace place{};
+    std::uint64_t size = 0;    // in results
+};
+
 template <bool kStar, bool kForceCells, class F, class Range>
 auto start_map(const std::shared_ptr<Engine>& engine, const F& function, Range&& range, const TaskOptions& options,
-               std::uint32_t max_parts = 0, bool stop_on_failure = false) {
+               std::uint32_t max_parts = 0, bool stop_on_failure = false, MapTarget into = {}) {
     using I = RangeInvocation<F, Range, kStar>;
     using Call = MapCall<F, I, kStar>;
     using In = typename Call::In;
@@ -255,6 +281,11 @@ auto start_map(const std::shared_ptr<Engine>& engine, const F& function, Range&&
     plan.cells = kCells;
     plan.max_parts = max_parts;
     plan.stop_on_failure = stop_on_failure;
+    if (into.place.owner) {
+        if (into.size < plan.count) throw_no_room_for_results(plan.count, into.size);
+        plan.output_offset = into.place.offset;
+        inputs.keep(std::move(into.place.owner));
+    }
     plan.input_offset = inputs.offset();
     plan.input_capacity = inputs.size();
     CallBuffer call;
@@ -262,6 +293,28 @@ auto start_map(const std::shared_ptr<Engine>& engine, const F& function, Range&&
     inputs.give_kept_to(call);
     inputs.release();
     return std::pair(submit_map(engine, call, plan, &options), plan.count);
+}
+
+// A map's future or, where the caller waits for it, no more than its end; the results are in the array.
+template <bool kWait, class F, class Range, class T>
+auto map_into(const std::shared_ptr<Engine>& engine, const F& function, Range&& range, const Array<T>& into,
+              const TaskOptions& options) {
+    using Value = typename MapCall<F, RangeInvocation<F, Range, false>, false>::Value;
+    static_assert(std::is_same_v<Value, T>,
+                  "multihull: the array must have elements of the type that the function returns");
+    static_assert(
+        kPlain<T>,
+        "multihull: results of this type are encoded when they travel, and can't be written in place: use map()");
+    auto [completion, count] = start_map<false, false>(engine, function, std::forward<Range>(range), options, 0, false,
+                                                       {SharedPlaceOf<Array<T>>::of(into), into.size()});
+    const std::shared_ptr<Completion> map = completion;
+    Future<void> future(std::move(completion), 0, &read_map<void, false>);
+    if constexpr (kWait) {
+        if (options.progress) report_map(map, count, options.progress);
+        future.get();
+    } else {
+        return future;
+    }
 }
 
 // A map's future or, where the caller waits for it, its results.

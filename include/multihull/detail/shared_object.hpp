@@ -25,6 +25,19 @@ ObjectRef decode_object(Reader& reader, std::uint32_t kind_mask);
 /// The memory of the object behind its head.
 void* object_data(const ObjectRef& object) noexcept;
 
+/// Where in the family's shared memory the elements of an array lie, and what keeps them there.
+struct SharedPlace {
+    std::uint64_t offset = 0;
+    ObjectRef owner;
+};
+
+/// The elements of a range that lies in shared memory, for those who would otherwise copy them there: specialized beside such ranges
+/// with `static SharedPlace of(const Range&)`.
+template <class Range>
+struct SharedPlaceOf {};
+template <class Range>
+concept LiesInSharedMemory = requires(const Range& range) { SharedPlaceOf<Range>::of(range); };
+
 /// What can lie in shared memory: its bytes mean the same in every process.
 template <class T>
 inline constexpr bool kShareable = std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T> && Travels<T>;
