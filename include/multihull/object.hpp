@@ -47,6 +47,16 @@ class IndexError : public Error {
 public:
     using Error::Error;
 };
+/// A value of the right type that can't be used there, as Python's ValueError says.
+class ValueError : public Error {
+public:
+    using Error::Error;
+};
+/// A Python object has no attribute or method of that name.
+class AttributeError : public Error {
+public:
+    using Error::Error;
+};
 /// A pickle that says something else than plain data, names what it may not, or is damaged.
 class UnpicklingError : public CodecError {
 public:

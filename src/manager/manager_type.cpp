@@ -1,8 +1,6 @@
 #include <multihull/detail/manager_type.hpp>
 
 #include <algorithm>
-#include <new>
-#include <stdexcept>
 
 namespace multihull::detail {
 
@@ -24,40 +22,6 @@ PythonException::PythonException(std::string module, std::string name, std::vect
 
 PythonException::PythonException(std::string name, std::string sentence)
     : PythonException(kBuiltins, std::move(name), std::vector<Object>{Object(std::move(sentence))}) {}
-
-PythonException python_exception(const std::exception_ptr& error) {
-    try {
-        std::rethrow_exception(error);
-    } catch (const PythonException& exception) {
-        return exception;
-    } catch (const KeyError& exception) {
-        return {"KeyError", exception.what()};
-    } catch (const IndexError& exception) {
-        return {"IndexError", exception.what()};
-    } catch (const TypeError& exception) {
-        return {"TypeError", exception.what()};
-    } catch (const QueueEmpty&) {
-        return {"_queue", "Empty", {}};
-    } catch (const QueueFull&) {
-        return {"queue", "Full", {}};
-    } catch (const WaitTimeout& exception) {
-        return {"TimeoutError", exception.what()};
-    } catch (const std::out_of_range& exception) {
-        return {"IndexError", exception.what()};
-    } catch (const std::invalid_argument& exception) {
-        return {"ValueError", exception.what()};
-    } catch (const std::domain_error& exception) {
-        return {"ValueError", exception.what()};
-    } catch (const std::overflow_error& exception) {
-        return {"OverflowError", exception.what()};
-    } catch (const std::bad_alloc&) {
-        return {"MemoryError", "the server has no memory for that"};
-    } catch (const std::exception& exception) {
-        return {"RuntimeError", exception.what()};
-    } catch (...) {
-        return {"RuntimeError", "a C++ exception that is no std::exception"};
-    }
-}
 
 std::vector<Object*> Call::bind(std::initializer_list<std::string_view> parameters, std::size_t required) {
     const std::string name = std::string(method) + "()";

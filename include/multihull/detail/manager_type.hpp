@@ -48,8 +48,9 @@ private:
     std::shared_ptr<const Raised> raised_;    // copying an exception must not throw
 };
 
-/// What a client raises for a C++ exception: our KeyError, IndexError and TypeError and the standard's as Python's of that meaning,
-/// anything else as RuntimeError with its text.
+/// What a client raises for a C++ exception: Python's of the same meaning, with its text (KeyError for our KeyError, _queue.Empty
+/// for QueueEmpty, ValueError for std::invalid_argument, OSError for std::system_error, ...); a RemoteError that came from Python as
+/// what it was; anything else as RuntimeError.
 PythonException python_exception(const std::exception_ptr& error);
 
 class Referent;
