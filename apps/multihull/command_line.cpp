@@ -18,16 +18,6 @@ std::string check_size(const std::string& text) {
                             : fmt::format("'{}' is not a size such as 50x50, of 1 to {} pixels", text, kLongestSide);
 }
 
-/// Unlike CLI::Range, it does not let "nan" through.
-CLI::Validator number_between(double low, double high) {
-    const auto check = [low, high](std::string& text) -> std::string {
-        double value = 0;
-        const bool number = CLI::detail::lexical_cast(text, value) && value >= low && value <= high;
-        return number ? "" : fmt::format("'{}' is not a number from {:g} to {:g}", text, low, high);
-    };
-    return CLI::Validator(check, "");
-}
-
 std::string check_sheet(const std::string& text) {
     const std::string ending = fs::path(text).extension().string();
     return ending == ".jpg" || ending == ".jpeg" || ending == ".png" || ending == ".webp"
@@ -36,6 +26,15 @@ std::string check_sheet(const std::string& text) {
 }
 
 }    // namespace
+
+CLI::Validator number_between(double low, double high) {
+    const auto check = [low, high](std::string& text) -> std::string {
+        double value = 0;
+        const bool number = CLI::detail::lexical_cast(text, value) && value >= low && value <= high;
+        return number ? "" : fmt::format("'{}' is not a number from {:g} to {:g}", text, low, high);
+    };
+    return CLI::Validator(check, "");
+}
 
 std::optional<std::pair<int, int>> parse_size(std::string_view text) {
     const auto side = [](std::string_view digits) {

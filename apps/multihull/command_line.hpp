@@ -34,6 +34,9 @@ struct ThumbnailsOptions {
 /// Adds the command to the program's. The options are filled in when the command line is parsed.
 CLI::App* add_thumbnails_command(CLI::App& program, const std::shared_ptr<ThumbnailsOptions>& options);
 
+/// A check of an option. Unlike CLI::Range, it does not let "nan" through.
+CLI::Validator number_between(double low, double high);
+
 /// `640x480`, or `256` for 256x256; nothing where it is neither.
 std::optional<std::pair<int, int>> parse_size(std::string_view text);
 

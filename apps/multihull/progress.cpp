@@ -40,7 +40,8 @@ std::string duration(double seconds) {
 
 }    // namespace
 
-Progress::Progress(std::size_t total) : total_(total), terminal_(is_terminal()) {}
+Progress::Progress(std::size_t total, std::string unit)
+    : total_(total), unit_(std::move(unit)), terminal_(is_terminal()) {}
 
 Progress::~Progress() { finish(); }
 
@@ -80,7 +81,7 @@ std::string Progress::numbers() const {
     const std::size_t done = made_ + failed_;
     const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
     const double rate = seconds > 0 ? static_cast<double>(done) / seconds : 0.0;
-    std::string text = fmt::format("{} of {} done, {} failed, {:.1f} images/s", done, total_, failed_, rate);
+    std::string text = fmt::format("{} of {} done, {} failed, {:.1f} {}/s", done, total_, failed_, rate, unit_);
     if (done > 0 && done < total_) {
         text += fmt::format(", {} left", duration(static_cast<double>(total_ - done) / rate));
     }

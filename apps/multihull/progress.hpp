@@ -13,7 +13,8 @@ namespace app {
 /// Written to stderr, so that stdout holds the summary alone.
 class Progress {
 public:
-    explicit Progress(std::size_t total);
+    /// `unit` is what `total` counts.
+    explicit Progress(std::size_t total, std::string unit = "images");
     Progress(const Progress&) = delete;
     Progress& operator=(const Progress&) = delete;
     ~Progress();
@@ -31,6 +32,7 @@ private:
     void write_line();
 
     const std::size_t total_;
+    const std::string unit_;
     const bool terminal_;
     const Clock::time_point start_ = Clock::now();
     Clock::time_point last_drawn_{};

@@ -118,15 +118,16 @@ struct Outcome {
 /// A run of the program.
 class Program {
 public:
-    /// Starts it; `before` runs in the child just before.
+    /// Starts it with a command of its; `before` runs in the child just before.
     explicit Program(
-        const std::vector<std::string>& arguments, const std::function<bool()>& before = [] { return true; })
+        const std::vector<std::string>& arguments, const std::function<bool()>& before = [] { return true; },
+        const std::string& command = "thumbnails")
         : mark_("MULTIHULL_APP_TEST=" + std::to_string(getpid()) + "-" + std::to_string(++count_)) {
         const char* path = std::getenv("MULTIHULL_APP");
         if (path == nullptr) {
             throw std::runtime_error("MULTIHULL_APP must hold the path of the program");
         }
-        std::vector<std::string> words{path, "thumbnails"};
+        std::vector<std::string> words{path, command};
         words.insert(words.end(), arguments.begin(), arguments.end());
         pid_ = ::fork();
         if (pid_ == 0) {
@@ -145,6 +146,9 @@ public:
     }
 
     void signal(int number) const { ::kill(pid_, number); }
+
+    /// What it has written to stderr until now.
+    std::string err() const { return read_file(folder_ / "err"); }
 
     /// Waits for its end.
     Outcome wait() {
