@@ -13,6 +13,8 @@
 #include <multihull/error.hpp>
 #include <multihull/future.hpp>
 #include <multihull/pool_options.hpp>
+#include <multihull/pool_stats.hpp>
+#include <multihull/trace.hpp>
 
 #include <cstddef>
 #include <exception>
@@ -142,6 +144,13 @@ public:
 
     /// How many workers the pool keeps.
     std::size_t processes() const noexcept;
+
+    /// Counters of what was done and what waits, and what each worker is at. Cheap, always kept.
+    PoolStats stats() const;
+    /// Where the time went: starting, initializing, waiting, working; the slowest tasks (with `trace`), failures, restarts.
+    PoolInsights insights() const;
+    /// Who ran what, and when. Throws Error unless the pool was made with `.trace = true`.
+    Trace trace() const;
 
 private:
     template <class Function, class... Args>

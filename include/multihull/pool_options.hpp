@@ -72,6 +72,9 @@ struct PoolOptions {
     bool capture_stderr = true;    ///< Keep the last lines of each worker's stderr for error messages.
     bool pass_stderr = true;       ///< And pass on to the program's stderr what was kept.
     std::string name{};            ///< Shown in messages; "Pool-N" where empty.
+    bool trace = false;            ///< Keep who ran what and when: see trace.hpp, and insights() of the pool.
+    /// How many calls, and ranges of maps, a trace keeps for each worker; older ones are dropped. 64 bytes of shared memory each.
+    std::size_t trace_capacity = 65536;
 };
 
 /// Settings of one task, where they differ from its pool's.

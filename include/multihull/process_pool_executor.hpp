@@ -7,6 +7,8 @@
 #include <multihull/detail/submit.hpp>
 #include <multihull/executor.hpp>
 #include <multihull/pool_options.hpp>
+#include <multihull/pool_stats.hpp>
+#include <multihull/trace.hpp>
 
 #include <cstddef>
 #include <memory>
@@ -48,7 +50,8 @@ public:
         encode_callable(buffer.writer(), function_);
         const typename I::Holders holders = make_input<typename I::Holders, true>(std::move(elements.front()));
         encode(buffer.writer(), holders);
-        const std::uint32_t task = submit_call(*engine_, Registered<&CallThunk<F, I>::run>::token(), buffer, nullptr);
+        const std::uint32_t task =
+            submit_call(*engine_, Registered<&CallThunk<F, I>::run, F>::token(), buffer, nullptr);
         return ImapUnit(as_completion(engine_), task, 1);
     }
     static std::optional<Stored<Value>> read(ImapUnit& unit) {
@@ -103,6 +106,13 @@ public:
     void kill_workers();
 
     std::size_t max_workers() const noexcept;
+
+    /// Counters of what was done and what waits, and what each worker is at. Cheap, always kept.
+    PoolStats stats() const;
+    /// Where the time went: starting, initializing, waiting, working; the slowest tasks (with `trace`), failures, restarts.
+    PoolInsights insights() const;
+    /// Who ran what, and when. Throws Error unless it was made with `.trace = true`.
+    Trace trace() const;
 
 private:
     friend class detail::ExecutorMaps<ProcessPoolExecutor>;

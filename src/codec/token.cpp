@@ -12,7 +12,7 @@
 #include <link.h>
 #include <mutex>
 #include <string_view>
-#include <unordered_set>
+#include <unordered_map>
 #include <vector>
 
 namespace multihull::detail {
@@ -176,19 +176,21 @@ constinit std::atomic<ThunkRegistration*> registrations{nullptr};
 
 }    // namespace
 
-ThunkRegistration::ThunkRegistration(Thunk thunk) noexcept : thunk_(thunk), next_(registrations.load()) {
+ThunkRegistration::ThunkRegistration(Thunk thunk, const std::type_info& callable, bool by_pointer) noexcept
+    : thunk_(thunk), callable_(callable), by_pointer_(by_pointer), next_(registrations.load()) {
     while (!registrations.compare_exchange_weak(next_, this)) {}
 }
 
-// The registered thunks as a set, made anew when a library that was loaded later has added some.
+// The registered thunks, made anew when a library that was loaded later has added some.
 class ThunkTable {
 public:
     static ThunkTable& instance() { return process_wide(the_thunks); }
 
-    bool contains(Thunk thunk) {
+    const ThunkRegistration* find(Thunk thunk) {
         const std::lock_guard guard(mutex_);
         look();
-        return thunks_.contains(thunk);
+        const auto entry = thunks_.find(thunk);
+        return entry == thunks_.end() ? nullptr : entry->second;
     }
 
     void prepare() {
@@ -203,13 +205,13 @@ private:
         ThunkRegistration* const head = registrations.load();
         if (head == seen_) return;
         thunks_.clear();
-        for (auto* entry = head; entry != nullptr; entry = entry->next_) thunks_.insert(entry->thunk_);
+        for (auto* entry = head; entry != nullptr; entry = entry->next_) thunks_.emplace(entry->thunk_, entry);
         seen_ = head;
     }
 
     std::mutex mutex_;
     ThunkRegistration* seen_ = nullptr;
-    std::unordered_set<Thunk> thunks_;
+    std::unordered_map<Thunk, const ThunkRegistration*> thunks_;
 };
 
 void prepare_tokens() {
@@ -243,13 +245,21 @@ Thunk thunk_of(Token token) {
     Known& entry = known[(token >> 4) % known.size()];
     if (entry.token == token) return entry.thunk;
     const auto thunk = reinterpret_cast<Thunk>(ModuleTable::instance().code_of(token));
-    if (!ThunkTable::instance().contains(thunk)) {
+    if (ThunkTable::instance().find(thunk) == nullptr) {
         throw Error(
             "a task names a function that is not registered here; the worker runs another program, or its memory was "
             "overwritten");
     }
     entry = {token, thunk};
     return thunk;
+}
+
+const ThunkRegistration* find_thunk(Token token) noexcept {
+    try {
+        return ThunkTable::instance().find(reinterpret_cast<Thunk>(ModuleTable::instance().code_of(token)));
+    } catch (const std::exception&) {
+        return nullptr;
+    }
 }
 
 }    // namespace multihull::detail

@@ -89,6 +89,8 @@ enum class KillPoint : std::uint32_t {
     file_replaced,
     file_sweeping,
     result_locked,
+    trace_begun,
+    trace_written,
     count_
 };
 

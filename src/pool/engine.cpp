@@ -86,8 +86,12 @@ shm::Offset make_home(const PoolOptions& options) {
 }    // namespace
 
 Engine::Engine(PoolOptions options)
-    : options_(checked_options(std::move(options))), home_(make_home(options_)), workers_(options_.processes) {
+    : options_(checked_options(std::move(options))),
+      home_(make_home(options_)),
+      history_(options_.processes, options_.trace),
+      workers_(options_.processes) {
     try {
+        if (options_.trace) make_trace_rings();
         put_initial_call(options_.initializer, home_.header.initializer_offset, home_.header.initializer_size);
         initializer_block_ = home_.header.initializer_offset;
         initializer_size_ = home_.header.initializer_size;
@@ -95,9 +99,11 @@ Engine::Engine(PoolOptions options)
         exit_block_ = home_.header.exit_offset;
         exit_size_ = home_.header.exit_size;
     } catch (...) {
+        if (trace_block_ != 0) shm::Heap::instance().free(trace_block_, trace_block_size_);
         shm::Region::instance().release_home(home_.offset);
         throw;
     }
+    history_.made_ns = os::now_ns();
 }
 
 void Engine::put_initial_call(const Call& call, std::uint64_t& offset, std::uint64_t& size) {
@@ -173,6 +179,7 @@ Engine::~Engine() {
     for (const Legacy& legacy : legacies_) shm::Region::instance().release_owned(legacy.number);
     shm::Heap::instance().free(initializer_block_, initializer_size_);
     shm::Heap::instance().free(exit_block_, exit_size_);
+    if (trace_block_ != 0) shm::Heap::instance().free(trace_block_, trace_block_size_);
     shm::Region::instance().release_home(home_.offset);
 }
 
@@ -306,7 +313,8 @@ std::uint32_t Engine::enqueue_new(Token token, CallBuffer* buffer, const void* i
         shared.time_limit_ns = std::max<std::int64_t>(timeout.count(), 0);
         shared.cpu_limit_ns = std::max<std::int64_t>(cpu_time.count(), 0);
         shared.exception_retries = (retry_on & RetryOn::exception) || (retry_on & RetryOn::memory) ? retries : 0;
-        shared.retry_on = static_cast<std::uint32_t>(retry_on);
+        shared.retry_on = static_cast<std::uint8_t>(retry_on);
+        if (trace_block_ != 0) shared.submitted_ns = os::now_ns();
         shared.result_offset = 0;
         shared.result_size = 0;
         shared.result_block = 0;
@@ -317,6 +325,7 @@ std::uint32_t Engine::enqueue_new(Token token, CallBuffer* buffer, const void* i
             shared.arguments_size = inline_size;
         } else {
             shared.arguments_size = buffer->writer_.size();
+            history_.bytes_sent += shared.arguments_size;
             if (!buffer->kept_.empty()) record.kept = std::move(buffer->kept_);
             if (buffer->room_.block != 0) {
                 record.block = std::exchange(buffer->room_.block, 0);
@@ -506,12 +515,13 @@ void Engine::rethrow_if_lost(std::uint32_t task) {
 }
 
 // Needs mutex_. Ends a task as lost if it still is in `state`; `state` then holds what it is now, as in a compare-and-swap.
-bool Engine::try_end(std::uint32_t task, std::uint32_t& state, std::exception_ptr why) {
+bool Engine::try_end(std::uint32_t task, std::uint32_t& state, std::exception_ptr why, TaskOutcome how) {
     auto& word = slot(task).state;
     records_[task].lost = std::move(why);    // first: whoever sees the word reads this
     if (!word.compare_exchange_strong(state, task_state::with_phase(state, task_state::lost),
                                       std::memory_order_acq_rel))
         return false;
+    if (!records_[task].map) history_.count_lost(how);    // a map's inputs are counted one by one
     // Whoever waits at the other end of a connection that nobody took hears of it now.
     forget_descriptors({home_.offset, descriptor_item(task, records_[task].generation)});
     if (state & task_state::kWaiter) os::futex_wake_all(word);
@@ -524,9 +534,9 @@ bool Engine::try_end(std::uint32_t task, std::uint32_t& state, std::exception_pt
 }
 
 // Needs mutex_. Ends a task that no living worker holds.
-void Engine::end_lost(std::uint32_t task, const std::exception_ptr& why) {
+void Engine::end_lost(std::uint32_t task, const std::exception_ptr& why, TaskOutcome how) {
     std::uint32_t state = slot(task).state.load(std::memory_order_acquire);
-    while (!try_end(task, state, why)) {}
+    while (!try_end(task, state, why, how)) {}
 }
 
 bool Engine::cancel(std::uint32_t task) {
@@ -540,7 +550,8 @@ bool Engine::cancel(std::uint32_t task) {
             if (task_state::phase(state) == task_state::queued) {
                 // Whoever comes first has it: a worker that takes it, or this.
                 if (!try_end(task, state,
-                             std::make_exception_ptr(Cancelled("the task was cancelled before it started"))))
+                             std::make_exception_ptr(Cancelled("the task was cancelled before it started")),
+                             TaskOutcome::cancelled))
                     continue;
                 return true;
             }
@@ -569,7 +580,7 @@ void Engine::abandon(std::uint32_t task) {
     const std::lock_guard guard(mutex_);
     std::uint32_t state = slot(task).state.load(std::memory_order_acquire);
     const auto why = std::make_exception_ptr(Cancelled("the task was cancelled before it started"));
-    while (task_state::phase(state) == task_state::queued && !try_end(task, state, why)) {}
+    while (task_state::phase(state) == task_state::queued && !try_end(task, state, why, TaskOutcome::cancelled)) {}
 }
 
 void Engine::retain(std::uint32_t task) noexcept {
@@ -660,7 +671,8 @@ void Engine::terminate() noexcept {
 void Engine::fail_everything(const std::exception_ptr& why) {
     for (std::uint32_t task = 0; task < records_.size(); ++task) {
         if (!records_[task].in_use) continue;
-        if (!task_state::ended(slot(task).state.load(std::memory_order_acquire))) end_lost(task, why);
+        if (!task_state::ended(slot(task).state.load(std::memory_order_acquire)))
+            end_lost(task, why, TaskOutcome::cancelled);
     }
 }
 

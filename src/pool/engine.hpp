@@ -13,6 +13,8 @@
 #include "os/clock.hpp"
 #include "os/fd.hpp"
 #include "os/futex.hpp"
+#include "pool/function_names.hpp"
+#include "pool/history.hpp"
 #include "pool/layout.hpp"
 #include "process/self.hpp"
 #include "process/supervisor.hpp"
@@ -20,6 +22,7 @@
 
 #include <multihull/detail/engine.hpp>
 #include <multihull/error.hpp>
+#include <multihull/trace.hpp>
 
 #include <condition_variable>
 #include <deque>
@@ -34,9 +37,16 @@
 namespace multihull::detail {
 
 class MapState;
+struct TracedTask;
 
 /// Why the supervisor ends a worker.
 enum class Doom { none, timeout, cpu_time, cancelled, terminated };
+
+/// What becomes of a task whose worker ended for that.
+constexpr TaskOutcome outcome_of(Doom doom) noexcept {
+    if (doom == Doom::none) return TaskOutcome::crashed;
+    return doom == Doom::timeout || doom == Doom::cpu_time ? TaskOutcome::timed_out : TaskOutcome::cancelled;
+}
 
 class Engine final : public Completion, public Supervised, public std::enable_shared_from_this<Engine> {
 public:
@@ -59,6 +69,11 @@ public:
     /// Whether a task could be submitted now.
     bool takes_tasks() const;
     std::size_t workers() const noexcept { return home_.worker_count; }
+
+    PoolSnapshot snapshot(std::size_t deaths) const;
+    PoolStats stats() const;
+    PoolInsights insights() const;
+    Trace trace() const;
 
     // Completion
     bool ready(std::uint32_t task) noexcept override;
@@ -87,6 +102,7 @@ private:
     struct Worker final : ChildListener, std::enable_shared_from_this<Worker> {
         std::weak_ptr<Engine> engine;
         std::uint32_t index = 0;
+        std::int64_t requested_ns = 0;
         pid_t pid = 0;
         os::Fd pidfd;
         os::Fd stderr_pipe;
@@ -146,8 +162,9 @@ private:
     void make_room() noexcept;
     void wake_worker() noexcept;
     void wake_all_workers() noexcept;
-    void end_lost(std::uint32_t task, const std::exception_ptr& why);
-    bool try_end(std::uint32_t task, std::uint32_t& state, std::exception_ptr why);
+    void end_lost(std::uint32_t task, const std::exception_ptr& why, TaskOutcome how);
+    bool try_end(std::uint32_t task, std::uint32_t& state, std::exception_ptr why, TaskOutcome how);
+    void add_map(const std::shared_ptr<MapState>& map);
     void put_initial_call(const Call& call, std::uint64_t& offset, std::uint64_t& size);
     TaskSlot& slot(std::uint32_t task) const noexcept { return home_.slots[task]; }
 
@@ -183,6 +200,20 @@ private:
     void drain_stderr(Worker& worker, bool dead);
     bool queue_empty() const noexcept;
 
+    // What is known of the past and the present (insights.cpp)
+    void make_trace_rings();
+    std::optional<HeldTask> held_by(std::uint32_t index) const;
+    pid_t pid_of(const Worker& worker) const;
+    Life life_of(const Worker& worker) const;
+    void record_end(Worker& worker, int code, const std::optional<HeldTask>& held);
+    std::uint64_t restarts() const noexcept;
+    std::uint64_t queued_about() const;
+    WorkerStats worker_stats(std::uint32_t index) const;
+    std::int64_t last_moment() const;
+    std::vector<PoolFailure> failures(const std::deque<Death>& deaths) const;
+    std::string name_of(const HeldTask& task) const { return names_.name(task.token, task.leading); }
+    std::vector<TracedTask> traced_tasks(std::uint64_t* dropped) const;
+
     // Callbacks (callbacks.cpp)
     void ensure_callback_thread();
     void run_callback_thread();
@@ -197,6 +228,10 @@ private:
     std::size_t initializer_size_ = 0;
     shm::Offset exit_block_ = 0;
     std::size_t exit_size_ = 0;
+    shm::Offset trace_block_ = 0;    // the workers' rings; 0 where no trace is kept
+    std::size_t trace_block_size_ = 0;
+    std::uint64_t trace_capacity_ = 0;
+    mutable FunctionNames names_;
     std::shared_ptr<Zygote> zygote_;
     mutable std::mutex zygote_mutex_;
     StartMethod method_ = StartMethod::fork;
@@ -213,6 +248,9 @@ private:
     std::size_t live_ = 0;                   // slots in use
     std::uint64_t next_sequence_ = 1;
     std::vector<Legacy> legacies_;
+    History history_;
+    std::vector<std::weak_ptr<MapState>> maps_;       // that may still run, and some that have gone
+    std::size_t maps_limit_ = 16;                     // so many, and they are looked through
     std::vector<std::shared_ptr<Worker>> workers_;    // by index; empty where none is alive or on its way
     std::size_t alive_ = 0;         // workers that live, are on their way, or will be started in a moment
     unsigned failed_starts_ = 0;    // in a row

@@ -54,20 +54,21 @@ inline constexpr std::uint32_t kMaxWorkers = 4096;
 
 struct alignas(64) TaskSlot {
     std::atomic<std::uint32_t> state;
-    std::uint32_t is_map;    ///< The task takes part in a map; its arguments are a MapPart.
+    std::uint8_t is_map;      ///< The task takes part in a map; its arguments are a MapPart.
+    std::uint8_t retry_on;    ///< What `exception_retries` count for: RetryOn.
     std::uint64_t token;
     std::uint64_t arguments_offset;    ///< 0: they are in `arguments`.
     std::uint64_t arguments_size;
     std::uint64_t memory_limit;
     std::int64_t time_limit_ns;
     std::int64_t cpu_limit_ns;
-    std::uint32_t exception_retries;    ///< How often to run it again when it throws.
-    std::uint32_t retry_on;             ///< Of those, which count: RetryOn.
+    std::int64_t submitted_ns;             ///< 0 where the pool keeps no trace.
+    std::uint32_t exception_retries;       ///< How often to run it again when it throws.
+    std::uint32_t result_names_objects;    ///< Not 0: the result holds handles, which wait for their first reader.
     std::byte arguments[kInlineArguments];
     std::uint64_t result_offset;    ///< 0: it is in `result`.
     std::uint64_t result_size;
-    std::uint64_t result_block;            ///< The block that the parent gives back; 0 for none.
-    std::uint64_t result_names_objects;    ///< Not 0: the result holds handles, which wait for their first reader.
+    std::uint64_t result_block;    ///< The block that the parent gives back; 0 for none.
     std::byte result[kInlineResult];
 };
 static_assert(sizeof(TaskSlot) == 256);
@@ -80,6 +81,22 @@ struct alignas(64) ResultBlock {
 
 inline constexpr std::uint32_t kNotifyRing = 128;
 
+/// What the workers of one place have done, one after the other. Written by the one that has the place; a successor goes on from
+/// what it finds. The parent shows these numbers, and decides nothing by them.
+struct WorkerCounters {
+    std::atomic<std::uint64_t> calls_done;      ///< Tasks that are one call and have returned.
+    std::atomic<std::uint64_t> calls_failed;    ///< The same that have thrown.
+    std::atomic<std::uint64_t> inputs_done;     ///< Inputs of maps.
+    std::atomic<std::uint64_t> inputs_failed;
+    std::atomic<std::uint64_t> result_bytes;
+    std::atomic<std::uint64_t> work_ns;    ///< In calls and ranges; counted where the pool keeps a trace.
+
+    /// For the one writer.
+    static void add(std::atomic<std::uint64_t>& counter, std::uint64_t n) noexcept {
+        counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+    }
+};
+
 struct alignas(64) WorkerSlot {
     enum Phase : std::uint32_t { absent = 0, starting = 1, ready = 2, leaving = 3, unusable = 4 };
 
@@ -91,9 +108,11 @@ struct alignas(64) WorkerSlot {
         progress;    ///< Of a map: (element + 1) << 1 of the element that runs, or the range's end; bit 0: condemned.
     std::atomic<std::int64_t> started_ns;
     std::atomic<std::int64_t> cpu_started_ns;
-    std::atomic<std::uint64_t> tasks_done;
     std::atomic<std::uint32_t> phase;
     std::atomic<std::uint32_t> pid;    ///< Written by the worker before anything else.
+    WorkerCounters counters;
+    std::atomic<std::int64_t> born_ns;     ///< When the worker began.
+    std::atomic<std::int64_t> ready_ns;    ///< When its initializer had returned; 0 before.
 
     alignas(64) std::atomic<std::uint32_t> notify_tail;    ///< Written by the worker.
     std::atomic<std::uint32_t> notify_overflow;    ///< Set by the worker when its ring is full; cleared by the parent.
@@ -124,8 +143,11 @@ struct PoolHeader {
     std::uint64_t exit_size;
     std::uint32_t cpus;
     std::uint32_t worker_count;
-    std::uint32_t inner_cpus;       ///< A worker's share of the processors.
-    std::uint32_t inner_threads;    ///< For libraries with threads of their own; 0: what they like.
+    std::uint32_t inner_cpus;        ///< A worker's share of the processors.
+    std::uint32_t inner_threads;     ///< For libraries with threads of their own; 0: what they like.
+    std::uint32_t keeps_times;       ///< Workers note when each task begins, even where it has no limit.
+    std::uint64_t trace_offset;      ///< The block of the workers' trace rings, in the parent's heap; 0 for no trace.
+    std::uint64_t trace_capacity;    ///< Events of one ring: a power of two.
     char name[64];
     char owner_name[64];
     std::uint64_t parent_entry_address;    ///< Where the process that made the pool has worker_entry.
@@ -175,6 +197,7 @@ struct MapHeader {
     std::uint32_t part_count;
     std::uint32_t timed;              ///< Elements have time limits, so that each start is a compare-and-swap.
     std::uint32_t cells;              ///< The output is an array of ResultCell instead of plain values.
+    std::uint64_t output_size;        ///< Bytes of one plain result.
     std::uint64_t fixed_chunk;        ///< 0: by measuring.
     std::uint32_t stop_on_failure;    ///< The first element that fails cancels the map.
     alignas(64) std::atomic<std::uint32_t> next_claim;    ///< A hint: no claim below it is free.

@@ -29,6 +29,7 @@ void throw_no_room_for_results(std::uint64_t results, std::uint64_t places) {
 std::shared_ptr<MapState> MapState::start(std::shared_ptr<Engine> engine, CallBuffer& call, MapPlan plan,
                                           const TaskOptions* options) {
     auto state = std::make_shared<MapState>(std::move(engine), call, plan, options);
+    state->engine_->add_map(state);
     state->submit(options);
     return state;
 }
@@ -75,9 +76,12 @@ MapState::MapState(std::shared_ptr<Engine> engine, CallBuffer& call, MapPlan pla
     header.part_count = part_count;
     header.timed = timeout.count() > 0 || cpu_time.count() > 0 ? 1 : 0;
     header.cells = plan.cells ? 1 : 0;
+    header.output_size = plan.output_size;
     header.stop_on_failure = plan.stop_on_failure ? 1 : 0;
     header.fixed_chunk = options != nullptr ? options->chunksize : 0;
 
+    call_at_ = call_at;
+    call_size_ = call_size;
     count = plan.count;
     if (output_ && !plan.cells) plain = output_->data();
     parts_.resize(part_count);
@@ -334,8 +338,7 @@ std::exception_ptr MapState::first_element_failure() const {
     }
 }
 
-// Nobody is asked to count: what was claimed, less what the claimers have still to do.
-std::uint64_t MapState::done_about() const noexcept {
+std::uint64_t MapState::claimed() const noexcept {
     const auto* const claims = shm::Region::instance().at<std::atomic<std::uint64_t>>(claims_offset_);
     std::uint64_t claimed = 0;
     for (std::uint32_t i = 0; i < claim_capacity_; ++i) {
@@ -343,8 +346,24 @@ std::uint64_t MapState::done_about() const noexcept {
         if (claim == 0) break;
         claimed = std::min(map_claim::end(claim), count);
     }
+    return claimed;
+}
+
+// Nobody is asked to count: what was claimed, less what the claimers have still to do.
+std::uint64_t MapState::done_about() const noexcept {
+    const std::uint64_t claimed = this->claimed();
     return claimed > parts_.size() ? claimed - parts_.size() : 0;
 }
+
+std::uint64_t MapState::unclaimed() const noexcept {
+    if (stopped()) return 0;
+    const std::uint64_t claimed = this->claimed();
+    return claimed < count ? count - claimed : 0;
+}
+
+std::span<const std::byte> MapState::call_bytes() const noexcept { return {control_.data() + call_at_, call_size_}; }
+
+std::size_t MapState::bytes_sent() const noexcept { return plan_.input_capacity + call_size_; }
 
 void MapState::resume(std::uint32_t part, std::uint64_t begin, std::uint64_t end) {
     Part& own = parts_[part];

@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -49,6 +50,12 @@ public:
     std::exception_ptr first_element_failure() const;
     /// About how many inputs have been run.
     std::uint64_t done_about() const noexcept;
+    /// How many inputs no worker has taken; 0 when it was cancelled.
+    std::uint64_t unclaimed() const noexcept;
+    /// The encoded function.
+    std::span<const std::byte> call_bytes() const noexcept;
+    /// Bytes of the function and its inputs.
+    std::size_t bytes_sent() const noexcept;
 
     // For the engine's supervision, one call at a time.
     /// The elements that a dead worker's part may not have finished, by what it said of its claim.
@@ -78,6 +85,7 @@ private:
     std::exception_ptr first_failure() const;
     std::exception_ptr part_error(const MapPartState& part) const;
     bool complete() const;
+    std::uint64_t claimed() const noexcept;
     MapHeader& shared_header() const noexcept;
     MapPartState& shared_part(std::uint32_t part) const noexcept;
 
@@ -91,6 +99,8 @@ private:
     std::optional<SharedBlock> output_;
     std::vector<std::shared_ptr<const void>> kept_;    // what inputs name
     mutable TakenOver taken_over_;                     // what results have named to who read them
+    std::uint64_t call_at_ = 0;                        // in control_
+    std::uint64_t call_size_ = 0;
     std::uint64_t parts_offset_ = 0;
     std::uint64_t claims_offset_ = 0;
     std::uint32_t claim_capacity_ = 0;

@@ -21,14 +21,16 @@ constexpr std::size_t kCellBlock = std::size_t{64} << 10;
 }    // namespace
 
 MapWorker::MapWorker(const MapPart& part, WorkerSlot& self, std::uint32_t index, ResultArena& arena,
-                     const TaskSlot& task)
+                     const TaskSlot& task, bool keeps_times, TraceWriter& trace)
     : header_(*shm::Region::instance().at<MapHeader>(part.map)),
       part_(shm::Region::instance().at<MapPartState>(header_.parts_offset)[part.part]),
       self_(self),
       claims_(shm::Region::instance().at<std::atomic<std::uint64_t>>(header_.claims_offset)),
       index_(index),
       arena_(arena),
-      task_(task) {
+      task_(task),
+      keeps_times_(keeps_times),
+      trace_(trace) {
     progress_ = &self.progress;
     timed_ = header_.timed != 0;
     reader_.emplace(std::span(shm::Region::instance().at(header_.call_offset), header_.call_size));
@@ -82,7 +84,8 @@ bool MapWorker::next_range(std::uint64_t& begin, std::uint64_t& end) {
             in_range_ = true;
             begin = range_begin_ = part_.resume_begin;
             end = range_end_ = part_.resume_end;
-            range_started_ns_ = 0;    // its length was not chosen here: no measure
+            measured_ = false;
+            start_clock();
             return true;
         }
         part_.resume_done.store(1, std::memory_order_release);
@@ -103,20 +106,52 @@ bool MapWorker::next_range(std::uint64_t& begin, std::uint64_t& end) {
         in_range_ = true;
         begin = range_begin_ = from;
         end = range_end_ = to;
-        range_started_ns_ = os::now_ns();
+        measured_ = true;
+        start_clock();
         return true;
     }
+}
+
+void MapWorker::start_clock() noexcept {
+    range_failed_ = 0;
+    range_started_ns_ = os::now_ns();
+    if (keeps_times_ && !timed_) self_.started_ns.store(range_started_ns_, std::memory_order_release);
+}
+
+// What the range has come to; before it is said to be finished.
+void MapWorker::account() noexcept {
+    const std::uint64_t length = range_end_ - range_begin_;
+    if (trace_) trace(length);
+    WorkerCounters::add(self_.counters.inputs_done, length - range_failed_);
+    if (range_failed_ != 0) WorkerCounters::add(self_.counters.inputs_failed, range_failed_);
+    if (!header_.cells) WorkerCounters::add(self_.counters.result_bytes, length * header_.output_size);
+}
+
+void MapWorker::trace(std::uint64_t length) noexcept {
+    TraceEntry entry;
+    entry.submitted_ns = task_.submitted_ns;
+    entry.started_ns = range_started_ns_;
+    entry.ended_ns = os::now_ns();
+    entry.token = task_.token;
+    entry.leading = leading_bytes(std::span(shm::Region::instance().at(header_.call_offset), header_.call_size));
+    entry.first = range_begin_;
+    entry.count = static_cast<std::uint32_t>(std::min<std::uint64_t>(length, ~std::uint32_t{0}));
+    entry.pid = self_.pid.load(std::memory_order_relaxed);
+    entry.outcome = range_failed_ != 0 ? TraceEntry::exception : TraceEntry::value;
+    trace_.write(entry);
+    WorkerCounters::add(self_.counters.work_ns, static_cast<std::uint64_t>(entry.ended_ns - entry.started_ns));
 }
 
 // The range is finished when `progress` says so; only then is the claim taken back, and only then `progress` emptied, so that at
 // no instant a finished range looks as if it had not begun.
 void MapWorker::finish_range() noexcept {
+    account();
     set_progress((range_end_ + 1) << 1);
     os::kill_point(os::KillPoint::element_stored);
     if (resuming_) part_.resume_done.store(1, std::memory_order_release);
     self_.claim.store(0, std::memory_order_release);
     set_progress(0);
-    if (range_started_ns_ != 0 && header_.fixed_chunk == 0) {
+    if (measured_ && header_.fixed_chunk == 0) {
         const std::int64_t took = std::max<std::int64_t>(os::now_ns() - range_started_ns_, 1);
         const std::uint64_t length = range_end_ - range_begin_;
         const double ideal = static_cast<double>(length) * static_cast<double>(kTargetNs) / static_cast<double>(took);
@@ -178,6 +213,7 @@ bool MapWorker::failed(std::uint64_t element) {
         ++attempts_;
         return true;
     }
+    ++range_failed_;
     write_exception(element);
     if (header_.stop_on_failure != 0) header_.cancelled.store(1, std::memory_order_release);
     return false;
@@ -212,6 +248,7 @@ void MapWorker::finish_cell(std::uint64_t element) {
     auto& cell = reinterpret_cast<ResultCell*>(output_)[element];
     cell.offset = cell_->size() == 0 ? 0 : shm::Region::instance().offset_of(cell_->bytes().data());
     cell.size = cell_->size();
+    WorkerCounters::add(self_.counters.result_bytes, cell.size);
     cell.kind.store(ResultCell::value, std::memory_order_release);
     room_ = room_.subspan(std::min(room_.size(), cell_->size()));
     os::kill_point(os::KillPoint::element_stored);

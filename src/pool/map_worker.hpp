@@ -5,6 +5,7 @@
 
 #include "pool/layout.hpp"
 #include "pool/result_arena.hpp"
+#include "pool/trace_ring.hpp"
 
 #include <multihull/detail/engine.hpp>
 
@@ -14,7 +15,8 @@ namespace multihull::detail {
 
 class MapWorker final : public MapContext {
 public:
-    MapWorker(const MapPart& part, WorkerSlot& self, std::uint32_t index, ResultArena& arena, const TaskSlot& task);
+    MapWorker(const MapPart& part, WorkerSlot& self, std::uint32_t index, ResultArena& arena, const TaskSlot& task,
+              bool keeps_times, TraceWriter& trace);
     MapWorker(const MapWorker&) = delete;
     MapWorker& operator=(const MapWorker&) = delete;
     ~MapWorker();
@@ -39,6 +41,9 @@ private:
     bool failed(std::uint64_t element);
     void set_progress(std::uint64_t value) noexcept;
     void finish_range() noexcept;
+    void start_clock() noexcept;
+    void account() noexcept;
+    void trace(std::uint64_t length) noexcept;
     std::uint64_t chunk(std::uint64_t from, std::uint32_t claim) noexcept;
     void write_exception(std::uint64_t element);
 
@@ -49,12 +54,16 @@ private:
     const std::uint32_t index_;
     ResultArena& arena_;
     const TaskSlot& task_;
+    const bool keeps_times_;
+    TraceWriter& trace_;
     std::optional<Reader> reader_;
     bool in_range_ = false;
     bool resuming_ = false;
     std::uint64_t range_begin_ = 0;
     std::uint64_t range_end_ = 0;
     std::int64_t range_started_ns_ = 0;
+    bool measured_ = false;             // the range's length was chosen here, by the time that the one before took
+    std::uint64_t range_failed_ = 0;    // inputs of the range that threw
     std::uint64_t chunk_ = 1;
     std::uint64_t attempted_element_ = ~std::uint64_t{0};
     std::uint32_t attempts_ = 0;

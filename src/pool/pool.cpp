@@ -43,5 +43,8 @@ void Pool::close() { engine_->close(); }
 void Pool::terminate() noexcept { engine_->terminate(); }
 void Pool::join() { engine_->join(); }
 std::size_t Pool::processes() const noexcept { return engine_->workers(); }
+PoolStats Pool::stats() const { return engine_->stats(); }
+PoolInsights Pool::insights() const { return engine_->insights(); }
+Trace Pool::trace() const { return engine_->trace(); }
 
 }    // namespace multihull

@@ -26,7 +26,7 @@ void Engine::cancel_waiting() {
     for (std::uint32_t task = 0; task < records_.size(); ++task) {
         if (!records_[task].in_use) continue;
         std::uint32_t state = slot(task).state.load(std::memory_order_acquire);
-        while (task_state::phase(state) == task_state::queued && !try_end(task, state, why)) {}
+        while (task_state::phase(state) == task_state::queued && !try_end(task, state, why, TaskOutcome::cancelled)) {}
     }
 }
 
@@ -95,5 +95,8 @@ void ProcessPoolExecutor::kill_workers() {
 }
 
 std::size_t ProcessPoolExecutor::max_workers() const noexcept { return engine_->workers(); }
+PoolStats ProcessPoolExecutor::stats() const { return engine_->stats(); }
+PoolInsights ProcessPoolExecutor::insights() const { return engine_->insights(); }
+Trace ProcessPoolExecutor::trace() const { return engine_->trace(); }
 
 }    // namespace multihull

@@ -120,6 +120,7 @@ bool Engine::work_left() const noexcept { return !terminated_ && !broken_ && (!c
 // Needs mutex_. One worker less is alive or on its way.
 void Engine::leave_place() noexcept {
     --alive_;
+    history_.deserted_ns = alive_ == 0 ? os::now_ns() : 0;
     end_if_deserted();
     changed_.notify_all();
 }
@@ -145,6 +146,7 @@ void Engine::start_worker(std::uint32_t index) {
     auto worker = std::make_shared<Worker>();
     worker->engine = weak_from_this();
     worker->index = index;
+    worker->requested_ns = os::now_ns();
     worker->zygote = zygote();
     os::Fd write_end;
     if (options_.capture_stderr) {
@@ -165,10 +167,13 @@ void Engine::start_worker(std::uint32_t index) {
         shared.claim.store(0);
         shared.progress.store(0);
         shared.pid.store(0);
+        shared.born_ns.store(0);
+        shared.ready_ns.store(0);
         shared.start_error[0] = '\0';
         shared.crash.reset();
         shared.phase.store(WorkerSlot::starting);
         workers_[index] = worker;
+        ++history_.place(index).starts;
     }
     const std::uint64_t words[] = {home_.offset, index};
     const int fd = write_end.get();
@@ -204,7 +209,9 @@ void Engine::worker_not_born(Worker& worker, int error) {
         const std::lock_guard guard(mutex_);
         // It may have been born and have taken a task, and only nobody could say so.
         worker.pid = static_cast<pid_t>(home_.workers[worker.index].pid.load(std::memory_order_acquire));
+        const auto held = held_by(worker.index);
         settle_task(worker, -SIGKILL);
+        if (worker.pid != 0) record_end(worker, -SIGKILL, held);
         release_spinner(worker);
         if (worker.pid > 0 && ::kill(worker.pid, 0) != 0 && errno == ESRCH) inherit(worker.pid);
         workers_[worker.index].reset();
@@ -286,7 +293,9 @@ void Engine::worker_died(Worker& worker, int code) {
         WorkerSlot& shared = home_.workers[worker.index];
         const std::uint32_t phase = shared.phase.load(std::memory_order_acquire);
         worker.was_ready = phase == WorkerSlot::ready || phase == WorkerSlot::leaving;
+        const auto held = held_by(worker.index);
         settle_task(worker, code);
+        record_end(worker, code, held);
         release_spinner(worker);
         inherit(worker.pid);
         workers_[worker.index].reset();
@@ -387,7 +396,7 @@ void Engine::settle_task(Worker& worker, int code) {
         requeue(task);
         return;
     }
-    end_lost(task, explain(worker, code, std::nullopt));
+    end_lost(task, explain(worker, code, std::nullopt), outcome_of(worker.doom));
 }
 
 // Needs mutex_. Puts a task of a dead worker back into the queue.
@@ -405,7 +414,7 @@ void Engine::settle_map_part(Worker& worker, std::uint32_t task, int code) {
     Record& record = records_[task];
     const bool barren = record.map->barren(record.part, shared.claim.load(std::memory_order_acquire) != 0);
     if (worker.doom == Doom::cancelled || terminated_ || broken_ || barren) {
-        end_lost(task, explain(worker, code, std::nullopt));
+        end_lost(task, explain(worker, code, std::nullopt), outcome_of(worker.doom));
         return;
     }
     MapState& map = *record.map;
@@ -419,10 +428,12 @@ void Engine::settle_map_part(Worker& worker, std::uint32_t task, int code) {
             range.first = range.second;
         } else if (element >= range.first && element < range.second) {
             const bool late = worker.doom == Doom::timeout || worker.doom == Doom::cpu_time;
+            history_.place(worker.index).inputs_done += element - range.first;
             range.first = element;
             if (!map.retry_element(record.part, element,
                                    (record.retry_on & (late ? RetryOn::timeout : RetryOn::crash)))) {
                 map.fail_element(element, explain(worker, code, element));
+                history_.count_lost(outcome_of(worker.doom));
                 range.first = element + 1;
             }
         }

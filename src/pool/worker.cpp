@@ -8,6 +8,7 @@
 #include "pool/layout.hpp"
 #include "pool/map_worker.hpp"
 #include "pool/result_arena.hpp"
+#include "pool/trace_ring.hpp"
 #include "process/backtrace.hpp"
 #include "process/exchange.hpp"
 #include "process/inner_limits.hpp"
@@ -39,7 +40,13 @@ constexpr std::int64_t kSpinNs = 20'000;
 class WorkerLoop {
 public:
     WorkerLoop(shm::Offset home, std::uint32_t index, pid_t parent)
-        : home_(home), header_(home_.header), self_(home_.workers[index]), index_(index), parent_(parent) {}
+        : home_(home),
+          header_(home_.header),
+          self_(home_.workers[index]),
+          index_(index),
+          parent_(parent),
+          keeps_times_(header_.keeps_times != 0),
+          trace_(header_, index) {}
 
     [[noreturn]] void run() {
         os::kill_point(os::KillPoint::worker_born);
@@ -52,6 +59,7 @@ public:
             self_.phase.store(WorkerSlot::unusable, std::memory_order_release);
             leave_child(1);
         }
+        self_.ready_ns.store(os::now_ns(), std::memory_order_relaxed);
         self_.phase.store(WorkerSlot::ready, std::memory_order_release);
         os::kill_point(os::KillPoint::worker_ready);
         while (const auto task = next_task()) {
@@ -78,6 +86,7 @@ private:
             if (const auto task = take()) return task;
             if (header_.mode.load(std::memory_order_acquire) == PoolHeader::closing && queue_empty())
                 return std::nullopt;
+            ended_ns_ = 0;
             if (spin()) continue;
             sleep();
         }
@@ -98,7 +107,7 @@ private:
             std::uint32_t state = word.load(std::memory_order_acquire);
             bool taken = false;
             if (task_state::phase(state) == task_state::queued) {
-                if (state & task_state::kTimed) start_clock(slot(task).cpu_limit_ns > 0);
+                if (keeps_times_ || (state & task_state::kTimed) != 0) start_clock(slot(task), state);
                 self_.current.store(std::uint64_t{task} + 1, std::memory_order_release);
                 os::kill_point(os::KillPoint::task_intent);
                 taken =
@@ -114,9 +123,12 @@ private:
         }
     }
 
-    void start_clock(bool cpu) {
-        self_.started_ns.store(os::now_ns(), std::memory_order_release);
-        if (cpu) self_.cpu_started_ns.store(os::own_cpu_ns(), std::memory_order_release);
+    void start_clock(const TaskSlot& task, std::uint32_t state) {
+        const bool timed = (state & task_state::kTimed) != 0;
+        // Straight after the task before, and with no limit to keep, the time that was read at its end will do.
+        started_ns_ = timed || ended_ns_ == 0 ? os::now_ns() : ended_ns_;
+        self_.started_ns.store(started_ns_, std::memory_order_release);
+        if (timed && task.cpu_limit_ns > 0) self_.cpu_started_ns.store(os::own_cpu_ns(), std::memory_order_release);
     }
 
     // Waits awake for a moment, if no other worker does. True when there may be something to do.
@@ -154,9 +166,40 @@ private:
         std::uint32_t retries = shared.exception_retries;
         while (!run_once(shared, retries == 0)) --retries;
         os::kill_point(os::KillPoint::task_result_written);
+        account(shared);
         finish(task, outcome_);
         ++tasks_done_;
-        self_.tasks_done.store(tasks_done_, std::memory_order_relaxed);
+    }
+
+    // Before the task ends, so that whoever has its result finds it counted and traced.
+    void account(const TaskSlot& shared) {
+        const bool failed = outcome_ != task_state::value;
+        // A map's ranges speak for themselves, except where its part came to none.
+        if (trace_ && (!shared.is_map || failed)) trace(shared, failed);
+        if (shared.is_map) return;
+        auto& counters = self_.counters;
+        WorkerCounters::add(failed ? counters.calls_failed : counters.calls_done, 1);
+        WorkerCounters::add(counters.result_bytes, shared.result_size);
+    }
+
+    void trace(const TaskSlot& shared, bool failed) {
+        ended_ns_ = os::now_ns();
+        TraceEntry entry;
+        entry.submitted_ns = shared.submitted_ns;
+        entry.started_ns = std::max(started_ns_, shared.submitted_ns);
+        entry.ended_ns = std::max(ended_ns_, entry.started_ns);
+        entry.token = shared.token;
+        entry.leading = shared.is_map ? 0 : leading_bytes(arguments_of(shared));
+        entry.pid = pid_;
+        entry.outcome = failed ? TraceEntry::exception : TraceEntry::value;
+        trace_.write(entry);
+        WorkerCounters::add(self_.counters.work_ns, static_cast<std::uint64_t>(entry.ended_ns - entry.started_ns));
+    }
+
+    static std::span<const std::byte> arguments_of(const TaskSlot& shared) {
+        const std::byte* const bytes =
+            shared.arguments_offset == 0 ? shared.arguments : shm::Region::instance().at(shared.arguments_offset);
+        return {bytes, shared.arguments_size};
     }
 
     // Runs the task and leaves its outcome in the slot. False when it threw and is to be run again.
@@ -197,13 +240,11 @@ private:
     }
 
     void call(TaskSlot& shared, Writer& writer) {
-        const std::byte* const bytes =
-            shared.arguments_offset == 0 ? shared.arguments : shm::Region::instance().at(shared.arguments_offset);
-        Reader reader(std::span(bytes, shared.arguments_size));
+        Reader reader(arguments_of(shared));
         TaskContext context(reader, writer);
         if (shared.is_map) {
             const auto part = reader.get<MapPart>();
-            MapWorker map(part, self_, index_, arena_, shared);
+            MapWorker map(part, self_, index_, arena_, shared, keeps_times_, trace_);
             context.set_map(&map);
             thunk_of(shared.token)(context);
         } else {
@@ -309,6 +350,11 @@ private:
     ResultArena arena_;
     std::size_t memory_base_ = 0;
     std::size_t memory_limit_ = 0;
+    const bool keeps_times_;
+    TraceWriter trace_;
+    const std::uint32_t pid_ = static_cast<std::uint32_t>(::getpid());
+    std::int64_t started_ns_ = 0;    // of the task at hand, where times are kept
+    std::int64_t ended_ns_ = 0;      // of the task before, while nothing came between; else 0
     std::uint64_t tasks_done_ = 0;
     task_state::Phase outcome_ = task_state::value;
 };
@@ -324,6 +370,7 @@ void worker_entry(const ZygoteRequest& request, std::vector<os::Fd>& fds) {
     const PoolHome home(request.words[0]);
     // First of all: where the zygote dies before it can name this process, the parent finds the name here.
     home.workers[index].pid.store(static_cast<std::uint32_t>(::getpid()), std::memory_order_release);
+    home.workers[index].born_ns.store(os::now_ns(), std::memory_order_relaxed);
     os::set_process_name("mh-worker");
     set_self(ProcessInfo(::getpid(), std::string(home.header.name) + "-worker-" + std::to_string(index), true),
              ProcessInfo(static_cast<pid_t>(request.parent_pid), home.header.owner_name, false));

@@ -5,6 +5,7 @@
 #include "os/futex.hpp"
 #include "pool/layout.hpp"
 #include "process/exchange.hpp"
+#include "process/symbolize.hpp"
 #include "process/zygote.hpp"
 #include "shm/heap.hpp"
 #include "shm/region.hpp"
@@ -24,6 +25,7 @@
 #include <fstream>
 #include <map>
 #include <random>
+#include <span>
 #include <string>
 #include <thread>
 #include <unistd.h>
@@ -98,7 +100,7 @@ inline const char* name_of(KillPoint point) {
         "put_published",      "put_before_wake", "get_copied",          "get_taken",        "block_loaned",
         "block_freed",        "ring_grown",      "queue_repaired",      "descriptor_asked", "descriptor_kept",
         "descriptor_given",   "file_written",    "file_named",          "file_replaced",    "file_sweeping",
-        "result_locked"};
+        "result_locked",      "trace_begun",     "trace_written"};
     static_assert(std::size(names) == mh::os::kKillPointCount);
     return names[static_cast<std::uint32_t>(point)];
 }
@@ -270,6 +272,8 @@ public:
         mh::detail::Supervisor::instance();
         mh::detail::keep_descriptors_of_family();
         mh::shm::Region::instance().own_number();
+        const auto code = reinterpret_cast<std::uintptr_t>(&ping);
+        mh::detail::symbolize(std::span(&code, 1));
         // The pool of the test before may be on its way out.
         eventually([&] { return (before_ = take_census()).numbers["homes"] == 0 && take_census() == before_; }, 10s);
     }

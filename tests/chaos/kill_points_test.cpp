@@ -23,6 +23,8 @@ bool holds_task(KillPoint point) {
         case KillPoint::task_result_written:
         case KillPoint::block_allocated:
         case KillPoint::extent_claimed:
+        case KillPoint::trace_begun:
+        case KillPoint::trace_written:
             return true;
         default:
             return false;
@@ -35,6 +37,8 @@ bool may_hold_element(KillPoint point) {
         case KillPoint::element_stored:
         case KillPoint::block_allocated:
         case KillPoint::extent_claimed:
+        case KillPoint::trace_begun:
+        case KillPoint::trace_written:
             return true;
         default:
             return false;
@@ -209,12 +213,51 @@ void retried(mh::Pool& pool, KillPoint) {
 struct Work {
     const char* name;
     void (*run)(mh::Pool&, KillPoint);
+    std::uint32_t tasks;    // inputs of maps included
+    bool map = false;
 };
-constexpr Work kWorks[] = {
-    {"singles", singles},   {"callbacks", callbacks},           {"plain_map", plain_map},
-    {"cell_map", cell_map}, {"timed_map", timed_map},           {"timed_cell_map", timed_cell_map},
-    {"imap", imap},         {"imap_in_chunks", imap_in_chunks}, {"imap_unordered", imap_unordered},
-    {"retried", retried}};
+constexpr Work kWorks[] = {{"singles", singles, kTasks},
+                           {"callbacks", callbacks, kTasks},
+                           {"plain_map", plain_map, kElements, true},
+                           {"cell_map", cell_map, kElements, true},
+                           {"timed_map", timed_map, kElements, true},
+                           {"timed_cell_map", timed_cell_map, kElements, true},
+                           {"imap", imap, kTasks},
+                           {"imap_in_chunks", imap_in_chunks, kTasks, true},
+                           {"imap_unordered", imap_unordered, kTasks},
+                           {"retried", retried, kTasks + kElements, true}};
+
+// What the pool says of itself agrees with what came of its tasks, wherever the worker died.
+void expect_counted(const mh::Pool& pool, std::uint32_t tasks, bool map, bool traced) {
+    const mh::PoolStats stats = pool.stats();
+    EXPECT_EQ(stats.done + stats.crashed, tasks);
+    EXPECT_EQ(stats.failed + stats.timed_out + stats.cancelled + stats.queued + stats.running, 0U);
+    if (!traced) return;
+    const mh::Trace trace = pool.trace();
+    std::uint64_t values = 0;
+    std::uint64_t crashes = 0;
+    for (const auto& event : trace.events) {
+        EXPECT_LE(event.submitted, event.started);
+        EXPECT_LE(event.started, event.ended);
+        if (event.outcome == mh::TaskOutcome::value) values += std::max<std::size_t>(event.inputs, 1);
+        if (event.outcome == mh::TaskOutcome::crashed) ++crashes;
+    }
+    // A worker that dies takes along what it would have told of the range that it was at.
+    EXPECT_LE(values, stats.done);
+    if (!map) {
+        EXPECT_EQ(values, stats.done);
+    }
+    EXPECT_LE(stats.crashed, crashes);    // less where it was tried again
+    EXPECT_LE(crashes, 1U);
+}
+
+std::vector<KillPoint> worker_points() {
+    std::vector<KillPoint> points;
+    for (std::uint32_t p = 0; p <= static_cast<std::uint32_t>(KillPoint::extent_claimed); ++p)
+        points.push_back(static_cast<KillPoint>(p));
+    points.insert(points.end(), {KillPoint::trace_begun, KillPoint::trace_written});
+    return points;
+}
 
 class KillPoints : public ::testing::TestWithParam<mh::StartMethod> {
 protected:
@@ -234,12 +277,16 @@ TEST_P(KillPoints, WorkerDiesAtEachOfThem) {
     std::mt19937 random(seed());
     std::map<std::string, int> fired;
     for (int round = 0; round < rounds(2); ++round) {
-        for (std::uint32_t p = 0; p <= static_cast<std::uint32_t>(KillPoint::extent_claimed); ++p) {
-            const auto point = static_cast<KillPoint>(p);
+        for (const KillPoint point : worker_points()) {
             for (const Work& work : kWorks) {
                 SCOPED_TRACE(std::string(work.name) + " killed at " + name_of(point) + ", seed " +
                              std::to_string(seed()));
-                mh::PoolOptions options{.processes = 1 + random() % 3, .start_method = GetParam()};
+                const bool traced =
+                    point == KillPoint::trace_begun || point == KillPoint::trace_written || random() % 2 == 0;
+                mh::PoolOptions options{.processes = 1 + random() % 3,
+                                        .start_method = GetParam(),
+                                        .trace = traced,
+                                        .trace_capacity = 1024};
                 if (point == KillPoint::worker_leaving) options.max_tasks_per_child = 1 + random() % 5;
                 const bool at_birth = point == KillPoint::worker_born || point == KillPoint::worker_ready;
                 // A worker seldom needs a second extent.
@@ -249,21 +296,21 @@ TEST_P(KillPoints, WorkerDiesAtEachOfThem) {
                 mh::Pool pool(options);
                 if (!at_birth) arm(point, nth);
                 work.run(pool, point);
+                std::uint32_t pings = 1;
                 // Whether a worker found time to sleep meanwhile is chance; here it has all it needs.
                 if (point == KillPoint::worker_before_sleep || point == KillPoint::worker_woken) {
-                    eventually([&] { return pool.apply(ping, 1) == 2 && countdown(point).load() == 0; });
+                    eventually([&] { return ++pings, pool.apply(ping, 1) == 2 && countdown(point).load() == 0; });
                 }
                 fired[name_of(point)] += countdown(point).load() == 0 ? 1 : 0;
                 disarm();
                 const auto last = pool.apply_async(ping, 4);
                 ended(last, "the task after all");
                 EXPECT_EQ(last.get(), 5);
+                expect_counted(pool, work.tasks + pings, work.map, traced);
             }
         }
     }
-    for (std::uint32_t p = 0; p <= static_cast<std::uint32_t>(KillPoint::extent_claimed); ++p) {
-        EXPECT_GT(fired[name_of(static_cast<KillPoint>(p))], 0) << name_of(static_cast<KillPoint>(p));
-    }
+    for (const KillPoint point : worker_points()) EXPECT_GT(fired[name_of(point)], 0) << name_of(point);
 }
 
 // The process that starts workers dies at each place of starting or reaping one. A snapshot may be gone for good; the others begin

@@ -192,7 +192,9 @@ TEST_P(RandomKills, LoseOnlyWhatWasRunning) {
         constexpr std::size_t kWorkers = 3;
         mh::Pool pool({.processes = kWorkers,
                        .max_tasks_per_child = seed() % 2 == 0 ? 0U : 50U,
-                       .start_method = GetParam()});
+                       .start_method = GetParam(),
+                       .trace = true,
+                       .trace_capacity = 1024});
         pool.apply(mh::TaskOptions{.retries = 100}, ping, 1);
         Killer killer(kWorkers, 4000us);
         std::vector<std::thread> threads;
@@ -232,6 +234,7 @@ TEST_P(RandomKills, LoseOnlyWhatWasRunning) {
         const auto end = std::chrono::steady_clock::now() + kForever + std::chrono::milliseconds(wanted * 20);
         while (!stop && killer.kills() < wanted && std::chrono::steady_clock::now() < end)
             std::this_thread::sleep_for(1ms);
+        for (const auto& event : pool.trace().events) EXPECT_LE(event.started, event.ended);
         stop = true;
         for (auto& thread : threads) thread.join();
         EXPECT_EQ(failure, "") << "seed " << seed();

@@ -90,7 +90,7 @@ void expect_all_ends(std::uint64_t home_of_words,
     static_cast<void>(home_of_words);
     std::vector<mh::Future<int>> futures;
     {
-        mh::Pool pool({.processes = 2, .task_timeout = 20s});
+        mh::Pool pool({.processes = 2, .task_timeout = 20s, .trace = true, .trace_capacity = 64});
         const auto home = only_home();
         try {
             for (int i = 0; i < 20; ++i) futures.push_back(pool.apply_async(ping, i));
@@ -106,6 +106,10 @@ void expect_all_ends(std::uint64_t home_of_words,
         for (const auto& future : futures) {
             if (!future.wait_for(30ms)) break;
         }
+        // Of this it shows what it may, whatever it finds.
+        static_cast<void>(pool.stats());
+        static_cast<void>(pool.insights());
+        static_cast<void>(pool.trace());
         if (size != 0) pool.terminate();
     }
     for (const auto& future : futures) {

@@ -137,10 +137,17 @@ using InvocationOf = Invocation<F, typename ParametersOf<F, Args...>::Type>;
 template <class F, class... Args>
 using ResultOf = typename InvocationOf<F, Args...>::Value;
 
-// A thunk that is on the list of what workers may run for as long as the program refers to it.
-template <Thunk kThunk>
+/// The callable that a user would name when asked what runs: of a wrapper of the library's, what it calls.
+template <class F>
+struct CallableInside {
+    using Type = F;
+};
+
+// A thunk that calls an F, on the list of what workers may run for as long as the program refers to it.
+template <Thunk kThunk, class F>
 struct Registered {
-    static inline const ThunkRegistration kRegistration{kThunk};
+    static inline const ThunkRegistration kRegistration{kThunk, typeid(typename CallableInside<F>::Type),
+                                                        kFunctionPointer<F>};
 
     static Token token() {
         static_cast<void>(&kRegistration);
@@ -184,7 +191,7 @@ public:
     explicit BoundCall(F function, Args&&... arguments)
         : function_(std::move(function)), holders_(std::forward<Args>(arguments)...) {}
 
-    Token token() const override { return Registered<&CallThunk<F, I>::run>::token(); }
+    Token token() const override { return Registered<&CallThunk<F, I>::run, F>::token(); }
     void encode_to(Writer& writer) override {
         encode_callable(writer, function_);
         encode(writer, holders_);

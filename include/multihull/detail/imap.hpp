@@ -152,7 +152,8 @@ private:
         const std::tuple<In> input(make_input<In, false>(**iterator_));
         encode(buffer.writer(), input);
         ++*iterator_;
-        const std::uint32_t task = submit_call(*engine_, Registered<&CallThunk<F, I>::run>::token(), buffer, &options_);
+        const std::uint32_t task =
+            submit_call(*engine_, Registered<&CallThunk<F, I>::run, F>::token(), buffer, &options_);
         return ImapUnit(as_completion(engine_), task, 1);
     }
 

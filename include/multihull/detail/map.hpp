@@ -276,7 +276,7 @@ auto start_map(const std::shared_ptr<Engine>& engine, const F& function, Range&&
 
     MapPlan plan;
     SharedBlock inputs = write_inputs<In, kStar, kKind>(range, plan.count);
-    plan.token = Registered<&MapThunk<F, I, kStar, kKind, kCells>::run>::token();
+    plan.token = Registered<&MapThunk<F, I, kStar, kKind, kCells>::run, F>::token();
     plan.output_size = Call::kOutput;
     plan.cells = kCells;
     plan.max_parts = max_parts;

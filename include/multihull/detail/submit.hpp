@@ -24,7 +24,7 @@ auto submit_function(const std::shared_ptr<Engine>& engine, const TaskOptions* o
     encode_callable(buffer.writer(), function);
     typename I::Holders holders(std::forward<Args>(arguments)...);
     encode(buffer.writer(), holders);
-    const std::uint32_t task = submit_call(*engine, Registered<&CallThunk<F, I>::run>::token(), buffer, options);
+    const std::uint32_t task = submit_call(*engine, Registered<&CallThunk<F, I>::run, F>::token(), buffer, options);
     return Future<Value>(as_completion(engine), task, &read_task<Value>);
 }
 

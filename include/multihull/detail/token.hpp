@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <typeinfo>
 
 namespace multihull::detail {
 
@@ -19,11 +20,17 @@ using Thunk = void (*)(TaskContext&);
 /// Puts a thunk on the list of what workers may run; one static object for each.
 class ThunkRegistration {
 public:
-    explicit ThunkRegistration(Thunk thunk) noexcept;
+    /// `callable`: the type of what the thunk calls; `by_pointer`: the call's bytes begin with the token of the function itself.
+    ThunkRegistration(Thunk thunk, const std::type_info& callable, bool by_pointer) noexcept;
+
+    const std::type_info& callable() const noexcept { return callable_; }
+    bool by_pointer() const noexcept { return by_pointer_; }
 
 private:
     friend class ThunkTable;
     Thunk thunk_;
+    const std::type_info& callable_;
+    bool by_pointer_;
     ThunkRegistration* next_;
 };
 
@@ -35,6 +42,8 @@ Token token_of(const void* code);
 const void* code_of(Token token);
 /// The thunk's address here. Throws Error also when no such thunk is registered.
 Thunk thunk_of(Token token);
+/// What is known of a registered thunk; nullptr for any other number.
+const ThunkRegistration* find_thunk(Token token) noexcept;
 
 /// Whether two addresses lie in the code of one module.
 bool same_module(std::uintptr_t a, std::uintptr_t b) noexcept;

@@ -131,6 +131,15 @@ struct RunPreparedCall {
     }
 };
 
+template <class F, class... Args>
+struct CallableInside<RunWireCall<DelayedCall<F, Args...>>> {
+    using Type = F;
+};
+template <class F, class... Args>
+struct CallableInside<RunPreparedCall<DelayedCall<F, Args...>>> {
+    using Type = F;
+};
+
 template <class C>
 std::uint64_t address_of(std::vector<C>& calls) noexcept {
     return reinterpret_cast<std::uintptr_t>(&calls);
