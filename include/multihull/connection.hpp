@@ -1,6 +1,7 @@
 // Messages between two processes, over a socket: values of any type that travels, or bytes.
 //
-// Bytes are framed as CPython's multiprocessing.connection frames them, so its send_bytes() and recv_bytes() can be at the other end.
+// Bytes are framed as CPython's multiprocessing.connection frames them, so its send_bytes() and recv_bytes() can be at the other end; and
+// with the option `python` values are Python's pickles, so that its send() and recv() can.
 //
 // A Connection is not thread-safe, but one thread may send while another receives. It belongs to the process that holds it; moved
 // into another process (see Codec<FileDescriptor>), it is closed here.
@@ -14,8 +15,10 @@
 #include <multihull/detail/codec_parameters.hpp>
 #include <multihull/detail/message.hpp>
 #include <multihull/error.hpp>
+#include <multihull/object.hpp>
 
 #include <chrono>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -51,6 +54,17 @@ public:
     using Error::Error;
 };
 
+namespace detail {
+
+/// What an Object can be used as: what recv<T>() gives in Python mode.
+template <class T>
+concept PythonValue = std::same_as<T, Object> || std::same_as<T, bool> || ObjectInteger<T> || std::floating_point<T> ||
+                      std::same_as<T, std::string>;
+
+[[noreturn]] void throw_no_python_value();
+
+}    // namespace detail
+
 /// One end of a two-way stream of messages.
 ///
 /// Every send and recv throws EndOfFile when the other end is closed, Error when this one is, and WaitTimeout where set_timeout() set
@@ -62,12 +76,21 @@ public:
     /// Takes over a stream socket. Throws Error for anything else.
     explicit Connection(FileDescriptor socket, bool readable = true, bool writable = true);
 
-    /// Sends a value. It may wait until the other side has read enough of what was sent before.
+    /// Sends a value. It may wait until the other side has read enough of what was sent before. In Python mode the value is an Object, or
+    /// becomes one (throws Error where it can't); throws PicklingError for what Python has no counterpart of.
     template <class T>
     void send(T&& value) {
         using V = detail::Holder<T>;
         detail::require_travels<V>();
         if constexpr (Travels<V>) {
+            if (python_) {
+                if constexpr (std::convertible_to<T&&, const Object&>) {
+                    send_object(std::forward<T>(value));
+                } else {
+                    detail::throw_no_python_value();
+                }
+                return;
+            }
             detail::OutgoingMessage message;
             if constexpr (!std::is_same_v<V, std::remove_cvref_t<T>>) {
                 detail::encode(message.writer(), static_cast<const V&>(V(value)));
@@ -79,9 +102,23 @@ public:
             send_message(message);
         }
     }
-    /// Waits for a value. Throws CodecError when what was sent is not a T.
+    /// Waits for a value. Throws CodecError when what was sent is not a T; the connection stays. In Python mode T is Object, or bool, a number
+    /// or std::string (throws TypeError when it is something else); throws UnpicklingError for what is neither plain data nor one of
+    /// the classes that multiprocessing sends, and names it.
     template <class T>
     T recv() {
+        if (python_) {
+            if constexpr (detail::PythonValue<T>) {
+                Object object = receive_object();
+                if constexpr (std::same_as<T, Object>) {
+                    return object;
+                } else {
+                    return object.as<T>();
+                }
+            } else {
+                detail::throw_no_python_value();
+            }
+        }
         detail::IncomingMessage message;
         receive_message(message);
         detail::Reader reader(message.bytes(), &message.descriptors());
@@ -105,6 +142,11 @@ public:
     /// part of a message had gone or come.
     void set_timeout(std::chrono::nanoseconds timeout) noexcept { timeout_ = timeout; }
 
+    /// Whether values are Python's pickles from now on, rather than the codec's bytes: the other end must do the same. Python mode is
+    /// kept when the connection is moved to another process.
+    void set_python(bool python) noexcept { python_ = python; }
+    bool python() const noexcept { return python_; }
+
     void close() noexcept { socket_.close(); }
     bool closed() const noexcept { return !socket_; }
     /// The socket, for poll() and the like. Throws Error when the connection is closed.
@@ -117,6 +159,10 @@ private:
 
     void send_message(detail::OutgoingMessage& message);
     void receive_message(detail::IncomingMessage& message);
+    void receive_rest(detail::IncomingMessage& message, std::size_t size, std::int64_t deadline);
+    void send_object(const Object& object);
+    Object receive_object();
+    std::uint64_t receive_length_up_to(std::size_t max, std::int64_t deadline);
     std::int64_t deadline() const noexcept;
     int for_sending() const;
     int for_receiving() const;
@@ -131,6 +177,7 @@ private:
     bool readable_ = false;
     bool writable_ = false;
     bool unix_ = false;    // descriptors can travel
+    bool python_ = false;
 };
 
 template <>
@@ -151,13 +198,15 @@ struct ListenerOptions {
     int backlog = 128;    ///< Connections that may wait for accept().
     std::chrono::nanoseconds handshake_timeout =
         std::chrono::seconds(10);    ///< For a client to prove that it knows the key.
+    bool python = false;             ///< Values are Python's pickles: for clients in Python (Connection::set_python).
 };
 
 /// Waits for connections at an address.
 ///
 /// Addresses are `/a/path` (a unix socket), `@name` (a unix socket without a file; `\0name` means the same), `host:port` and
 /// `[::1]:port` (TCP; port 0 lets the system choose), or nothing at all for a unix socket of a random name. Python's
-/// multiprocessing.connection.Client can connect, with and without a key, in every version.
+/// multiprocessing.connection.Client can connect, with and without a key, in every version, and send and receive values if `python` is
+/// set.
 ///
 /// Used by one thread at a time. Belongs to the process that made it: a forked child's copy does not remove the path.
 class Listener {
@@ -194,6 +243,7 @@ private:
 struct ClientOptions {
     std::optional<std::string> authkey{};                           ///< As the Listener has it; none where empty.
     std::chrono::nanoseconds timeout = std::chrono::seconds(30);    ///< To connect and to prove that both know the key.
+    bool python = false;    ///< Values are Python's pickles: for a Listener in Python.
 };
 
 /// Connects to a Listener, ours or Python's. Throws Error when nobody listens there, AuthenticationError when the keys differ,

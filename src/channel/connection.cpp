@@ -222,22 +222,28 @@ void Connection::send_message(detail::OutgoingMessage& message) {
 
 void Connection::receive_message(detail::IncomingMessage& message) {
     const std::int64_t until = deadline();
-    const std::uint64_t length = receive_length(until, &message.descriptors().list());
-    const auto size = static_cast<std::size_t>(length);
-    receive_growing(length, until, [&](std::size_t used) { return message.room(used, size); });
+    receive_rest(message, static_cast<std::size_t>(receive_length(until, &message.descriptors().list())), until);
+}
+
+void Connection::receive_rest(detail::IncomingMessage& message, std::size_t size, std::int64_t deadline) {
+    receive_growing(size, deadline, [&](std::size_t used) { return message.room(used, size); });
     message.set_size(size);
 }
 
 void Connection::send_bytes(std::span<const std::byte> bytes) { send_frame(bytes, nullptr); }
 
+// A longer message closes the connection.
+std::uint64_t Connection::receive_length_up_to(std::size_t max, std::int64_t deadline) {
+    const std::uint64_t length = receive_length(deadline, nullptr);
+    if (length <= max) return length;
+    close();
+    throw Error("a message of " + std::to_string(length) + " bytes came where at most " + std::to_string(max) +
+                " were allowed: the connection is closed");
+}
+
 std::vector<std::byte> Connection::recv_bytes(std::size_t max) {
     const std::int64_t until = deadline();
-    const std::uint64_t length = receive_length(until, nullptr);
-    if (length > max) {
-        close();
-        throw Error("a message of " + std::to_string(length) + " bytes came where at most " + std::to_string(max) +
-                    " were allowed: the connection is closed");
-    }
+    const std::uint64_t length = receive_length_up_to(max, until);
     std::vector<std::byte> bytes;
     receive_growing(length, until, [&](std::size_t used) {
         const auto size = static_cast<std::size_t>(length);
@@ -290,17 +296,20 @@ FileDescriptor Codec<FileDescriptor>::decode(detail::Reader& reader) { return Fi
 
 void Codec<Connection>::encode(detail::Writer& writer, Connection& connection) {
     const int socket = connection.fileno();
-    writer.put(static_cast<std::uint8_t>((connection.readable_ ? 1 : 0) | (connection.writable_ ? 2 : 0)));
+    writer.put(static_cast<std::uint8_t>((connection.readable_ ? 1 : 0) | (connection.writable_ ? 2 : 0) |
+                                         (connection.python_ ? 4 : 0)));
     writer.attach(socket);
     connection.close();
 }
 
 Connection Codec<Connection>::decode(detail::Reader& reader) {
     const auto ways = reader.get<std::uint8_t>();
-    if (ways > 3) detail::throw_damaged("a Connection goes no known way");
+    if (ways > 7) detail::throw_damaged("a Connection goes no known way");
     FileDescriptor socket(reader.detach());
     try {
-        return Connection(std::move(socket), (ways & 1U) != 0, (ways & 2U) != 0);
+        Connection connection(std::move(socket), (ways & 1U) != 0, (ways & 2U) != 0);
+        connection.set_python((ways & 4U) != 0);
+        return connection;
     } catch (const Error&) {
         detail::throw_damaged("the file descriptor of a Connection is no stream socket");
     }

@@ -43,6 +43,12 @@ void send_at_once(int socket) noexcept {
     ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);    // means nothing to a unix socket
 }
 
+Connection connection_over(FileDescriptor socket, bool python) {
+    Connection connection(std::move(socket));
+    connection.set_python(python);
+    return connection;
+}
+
 [[noreturn]] void throw_cannot_listen(const SocketAddress& address, int error) {
     const std::string where = address.to_string();
     if (error == EADDRINUSE && !address.path().empty()) {
@@ -159,7 +165,7 @@ std::optional<Connection> Listener::State::accept_pending() {
     while (FileDescriptor accepted = accept_one(from)) {
         if (!options.authkey) {
             last_accepted = from;
-            return Connection(std::move(accepted));
+            return connection_over(std::move(accepted), options.python);
         }
         if (pending.size() >= kMostHandshakes) pending.pop_front();
         pending.emplace_back(SocketHandshake(std::move(accepted), *options.authkey, true,
@@ -180,7 +186,7 @@ std::optional<Connection> Listener::State::go_on() {
         }
         const std::string from = entry->second;
         if (state == Handshake::State::done) {
-            Connection connection(handshake.take_socket());
+            Connection connection = connection_over(handshake.take_socket(), options.python);
             pending.erase(entry);
             last_accepted = from;
             return connection;
@@ -253,13 +259,13 @@ Connected connect_to(const FileDescriptor& socket, const SocketAddress& address,
 // Connections wait; only their making has a deadline.
 void let_block(int socket) noexcept { ::fcntl(socket, F_SETFL, ::fcntl(socket, F_GETFL) & ~O_NONBLOCK); }
 
-Connection authenticated(FileDescriptor socket, std::string_view address, const std::string& key,
-                         std::int64_t deadline) {
+FileDescriptor authenticated(FileDescriptor socket, std::string_view address, const std::string& key,
+                             std::int64_t deadline) {
     SocketHandshake handshake(std::move(socket), key, false, deadline);
     for (;;) {
         switch (handshake.go_on()) {
             case Handshake::State::done:
-                return Connection(handshake.take_socket());
+                return handshake.take_socket();
             case Handshake::State::failed:
                 throw AuthenticationError("the listener at " + std::string(address) +
                                           " can't be trusted, or does not trust us: " + handshake.failure());
@@ -291,8 +297,8 @@ Connection Client(std::string_view address, const ClientOptions& options) {
         }
         let_block(socket.fileno());
         send_at_once(socket.fileno());
-        if (!options.authkey) return Connection(std::move(socket));
-        return authenticated(std::move(socket), address, *options.authkey, deadline);
+        if (options.authkey) socket = authenticated(std::move(socket), address, *options.authkey, deadline);
+        return connection_over(std::move(socket), options.python);
     }
     throw Error("nobody listens at " + std::string(address) + " (" + os::errno_text(error) +
                 "): start the listener first, or correct the address");

@@ -1,0 +1,30 @@
+// A Connection's Python mode. It lies here because Objects and pickles do; frames and sockets are src/channel's.
+#include "manager/pickle.hpp"
+
+#include <multihull/connection.hpp>
+
+namespace multihull {
+
+namespace detail {
+
+void throw_no_python_value() {
+    throw Error(
+        "this connection is in Python mode, where values are Objects, or bool, numbers and texts: make an Object of "
+        "the value, or use "
+        "send_bytes() and recv_bytes()");
+}
+
+}    // namespace detail
+
+void Connection::send_object(const Object& object) { send_bytes(detail::pickle(object)); }
+
+Object Connection::receive_object() {
+    const detail::PickleLimits limits;
+    const std::int64_t until = deadline();
+    const auto size = static_cast<std::size_t>(receive_length_up_to(limits.bytes, until));
+    detail::IncomingMessage message;
+    receive_rest(message, size, until);
+    return detail::unpickle(message.bytes(), detail::PickleGlobals::of_client(), limits);
+}
+
+}    // namespace multihull
