@@ -10,6 +10,15 @@ install(TARGETS multihull
     FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(EXPORT MultihullTargets NAMESPACE Multihull:: DESTINATION "${multihull_config_dir}")
 
+if(TARGET multihull_asio)
+    install(TARGETS multihull_asio
+        EXPORT MultihullAsioTargets
+        ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}"
+        LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}"
+        FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+    install(EXPORT MultihullAsioTargets NAMESPACE Multihull:: DESTINATION "${multihull_config_dir}")
+endif()
+
 configure_package_config_file(
     "${CMAKE_CURRENT_LIST_DIR}/MultihullConfig.cmake.in" "${PROJECT_BINARY_DIR}/MultihullConfig.cmake"
     INSTALL_DESTINATION "${multihull_config_dir}")
@@ -19,6 +28,7 @@ install(
     FILES
         "${PROJECT_BINARY_DIR}/MultihullConfig.cmake"
         "${PROJECT_BINARY_DIR}/MultihullConfigVersion.cmake"
+        "${CMAKE_CURRENT_LIST_DIR}/FindAsio.cmake"
         "${CMAKE_CURRENT_LIST_DIR}/FindElfutils.cmake"
         "${CMAKE_CURRENT_LIST_DIR}/FindZstd.cmake"
     DESTINATION "${multihull_config_dir}")

@@ -26,3 +26,4 @@ run("${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_LIST_DIR}/consumer" -B "${WORK_DIR}/b
     ${options})
 run("${CMAKE_COMMAND}" --build "${WORK_DIR}/build" --parallel 2)
 run("${WORK_DIR}/build/consumer")
+run("${WORK_DIR}/build/consumer_asio")
