@@ -48,7 +48,7 @@ const char* colour_of(Prefer way, const Colours& colours) {
 }
 
 /// As a string of gnuplot's: in single quotes, where nothing but the quote itself means anything.
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
     std::string result = "'";
     for (const char c : text) {
         result += c == '\n' || c == '\r' ? ' ' : c;
@@ -158,7 +158,7 @@ std::string left_panel(const ComparisonPicture& picture, const Colours& colours)
     script += "EOD\n";
     std::string ticks;
     for (const Tick& tick : bars.ticks) {
-        ticks += fmt::format("{}{} {:.2f}", ticks.empty() ? "" : ", ", quoted(tick.text), tick.x);
+        ticks += fmt::format("{}{} {:.2f}", ticks.empty() ? "" : ", ", in_quotes(tick.text), tick.x);
     }
     script += fmt::format("set xtics ({})\nset xrange [-0.8:{:.2f}]\nset yrange [0:{:.6g}]\n", ticks, bars.end - 0.2,
                           longest / unit.milliseconds * 1.14);
@@ -217,7 +217,7 @@ std::string right_panel(const ComparisonPicture& picture, const Colours& colours
         plots += fmt::format(
             ", $curve{0} using 1:2 with linespoints lw 2.5 pt 7 ps 0.55 lc rgb '{1}' title {2}"
             ", $curve{0} using 1:3 with linespoints lw 2 dt 2 pt 6 ps 0.55 lc rgb '{1}' title {3}",
-            i, colour, quoted(curve_name(curve, "one map")), quoted(curve_name(curve, "a future each")));
+            i, colour, in_quotes(curve_name(curve, "one map")), in_quotes(curve_name(curve, "a future each")));
         for (const auto& from : {curve.map(), curve.futures()}) {
             if (from && *from > curve.points.front().task) {
                 marks += fmt::format("{:.6g} 1 0x{}\n", milliseconds(*from) * 1000, colour + 1);
@@ -261,8 +261,8 @@ std::string plot_script(const ComparisonPicture& picture, PictureFormat format, 
     const bool two = !picture.break_evens.empty();
     std::string script = "set encoding utf8\n" + terminal(format, two, colours) + style(colours);
     script += fmt::format("set label 1001 {} at screen 0.012,0.945 left tc rgb '{}' font ',{}'\n",
-                          quoted(picture.title), colours.text, format == PictureFormat::svg ? 17 : 13);
-    script += fmt::format("set label 1002 {} at screen 0.012,0.885 left tc rgb '{}'\n", quoted(picture.subtitle),
+                          in_quotes(picture.title), colours.text, format == PictureFormat::svg ? 17 : 13);
+    script += fmt::format("set label 1002 {} at screen 0.012,0.885 left tc rgb '{}'\n", in_quotes(picture.subtitle),
                           colours.faint);
     script += legend(picture, colours);
     script += "set multiplot\nset tmargin at screen 0.83\nset bmargin at screen 0.15\n";
