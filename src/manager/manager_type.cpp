@@ -57,6 +57,8 @@ std::vector<Object*> Call::bind(std::initializer_list<std::string_view> paramete
 
 void Referent::caller_ended(const Caller&, bool) {}
 
+void Referent::let_go(std::uint64_t) {}
+
 void Referent::visit(const std::function<void(const Object&)>&) {}
 
 void ManagerTypes::add(ManagerType type) {

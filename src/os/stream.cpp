@@ -133,4 +133,15 @@ Streamed receive_all(int socket, std::span<std::byte> room, std::vector<Fd>* fds
     return result;
 }
 
+Streamed receive_some(int socket, std::span<std::byte> room) noexcept {
+    for (;;) {
+        const ssize_t n = ::recv(socket, room.data(), room.size(), MSG_DONTWAIT);
+        if (n > 0) return {static_cast<std::size_t>(n), StreamEnd::none};
+        if (n == 0) return {0, StreamEnd::closed};
+        if (errno == EINTR) continue;
+        if (would_block(errno)) return {0, StreamEnd::timeout};
+        return {0, peer_gone(errno) ? StreamEnd::closed : StreamEnd::failed};
+    }
+}
+
 }    // namespace multihull::os

@@ -33,6 +33,9 @@ Streamed send_all(int socket, std::span<const std::byte> first, std::span<const 
 /// Receives exactly room.size() bytes. Descriptors that come along are put into `fds`, or closed where there is none.
 Streamed receive_all(int socket, std::span<std::byte> room, std::vector<Fd>* fds, std::int64_t deadline_ns);
 
+/// Receives what is there, up to room.size() bytes, without waiting: `timeout` where there is nothing.
+Streamed receive_some(int socket, std::span<std::byte> room) noexcept;
+
 /// Waits until something can be written, or an error be seen; false when the deadline passed.
 bool wait_writable(int fd, std::int64_t deadline_ns) noexcept;
 

@@ -141,6 +141,8 @@ public:
     virtual Object value() = 0;
     /// A caller has ended: its connection is closed. Where `process_ended` is false, other threads of that process go on.
     virtual void caller_ended(const Caller& caller, bool process_ended);
+    /// A process has given up its last reference by itself, alive: what it took out of the referent it means to keep.
+    virtual void let_go(std::uint64_t process);
     /// Calls the visitor with each value that it holds, so that proxies inside are found.
     virtual void visit(const std::function<void(const Object&)>& visitor);
 };

@@ -1,0 +1,239 @@
+#include "manager/server_loop.hpp"
+
+#include "channel/address.hpp"
+#include "os/clock.hpp"
+#include "os/fault.hpp"
+#include "os/futex.hpp"
+#include "os/process.hpp"
+
+#include <multihull/log.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <sys/epoll.h>
+
+namespace multihull::detail {
+
+namespace {
+
+constexpr std::uint64_t kWakeTag = 0;
+constexpr std::uint64_t kHostTag = std::uint64_t{1} << 63;    // beside the host's own tag
+constexpr std::size_t kMostShaking = 1024;
+constexpr std::size_t kBuffer = std::size_t{64} << 10;
+constexpr std::int64_t kTickNs = 30'000'000'000;
+
+// A client asks again some microseconds after it was answered; a sleeper needs as long just to wake.
+constexpr std::int64_t kLongestAwakeNs = 50'000;
+// Between two looks that far apart somebody else had the processor: then waiting awake is in his way.
+constexpr std::int64_t kPreemptedNs = 15'000;
+
+// How many loops wait awake: fewer than there are processors.
+std::atomic<std::size_t> loops_awake{0};
+
+std::size_t processors() {
+    static const std::size_t count = os::usable_cpus();
+    return count;
+}
+
+}    // namespace
+
+ServerLoop::ServerLoop(LoopHost& host, std::shared_ptr<ServerCore> core, std::string authkey,
+                       std::int64_t handshake_timeout, bool ticks)
+    : host_(host),
+      core_(std::move(core)),
+      authkey_(std::move(authkey)),
+      handshake_timeout_(handshake_timeout),
+      epoll_(os::checked(os::Call::epoll_create, [] { return ::epoll_create1(EPOLL_CLOEXEC); })),
+      wake_(os::make_eventfd()),
+      buffer_(kBuffer),
+      next_tick_(ticks ? os::deadline_after(std::chrono::nanoseconds(kTickNs)) : os::kNever) {
+    if (!epoll_) os::throw_errno("epoll_create1");
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u64 = kWakeTag;
+    if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event) != 0) os::throw_errno("epoll_ctl");
+}
+
+ServerLoop::~ServerLoop() = default;
+
+void ServerLoop::watch(int fd, std::uint64_t tag) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u64 = kHostTag | tag;
+    if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) os::throw_errno("epoll_ctl");
+}
+
+void ServerLoop::stop() noexcept {
+    stopping_.store(true, std::memory_order_release);
+    os::signal_eventfd(wake_);
+}
+
+void ServerLoop::post(std::function<void()> function) {
+    {
+        const std::lock_guard guard(posted_mutex_);
+        posted_.push_back(std::move(function));
+    }
+    os::signal_eventfd(wake_);
+}
+
+void ServerLoop::resume(std::uint64_t connection) noexcept {
+    {
+        const std::lock_guard guard(posted_mutex_);
+        resumed_.push_back(connection);
+    }
+    os::signal_eventfd(wake_);
+}
+
+void ServerLoop::adopt(std::uint64_t number, FileDescriptor socket) {
+    load_.fetch_add(1, std::memory_order_relaxed);
+    if (on_own_thread()) return take_in(number, std::move(socket));
+    // A std::function must be copyable, which a descriptor is not.
+    post([this, number, shared = std::make_shared<FileDescriptor>(std::move(socket))] {
+        take_in(number, std::move(*shared));
+    });
+}
+
+void ServerLoop::take_in(std::uint64_t number, FileDescriptor socket) {
+    const std::int64_t deadline = os::deadline_after(std::chrono::nanoseconds(handshake_timeout_));
+    const int fd = socket.fileno();
+    const auto connection = std::make_shared<ServerConnection>(*this, number, std::move(socket), authkey_, deadline);
+    epoll_event event{};
+    event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | static_cast<std::uint32_t>(EPOLLET);
+    event.data.u64 = number;
+    if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+        load_.fetch_sub(1, std::memory_order_relaxed);
+        log(LogLevel::warning, "a manager's client is turned away: " + os::errno_text(errno));
+        return;
+    }
+    connections_.emplace(number, connection);
+    shaking_.insert(number);
+    connection->set_timer(deadline, nullptr);
+    if (shaking_.size() > kMostShaking) {
+        const auto oldest = connections_.at(*shaking_.begin());
+        turn_away(oldest->fileno(), "too many others prove that they know the key, and it was slow");
+        oldest->end();
+    }
+}
+
+void ServerLoop::forget(std::uint64_t connection) {
+    shaking_.erase(connection);
+    if (connections_.erase(connection) != 0) load_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+void ServerLoop::turn_away(int socket, const char* why) const {
+    SocketAddress peer;
+    peer.size = sizeof peer.bytes;
+    std::string from;
+    if (::getpeername(socket, peer.get(), &peer.size) == 0) from = peer.to_string();
+    log(LogLevel::warning, "a client" + (from.empty() ? from : " from " + from) + " of the manager at " +
+                               core_->address + " was turned away: " + why);
+}
+
+void ServerLoop::move_timer(std::uint64_t connection, std::int64_t from, std::int64_t to) {
+    if (from != os::kNever) timers_.erase({from, connection});
+    if (to != os::kNever) timers_.emplace(to, connection);
+}
+
+void ServerLoop::run_timers() {
+    while (!timers_.empty() && timers_.begin()->first <= os::now_ns()) {
+        const std::uint64_t number = timers_.begin()->second;
+        timers_.erase(timers_.begin());
+        const auto found = connections_.find(number);
+        if (found == connections_.end()) continue;
+        const auto connection = found->second;
+        connection->on_time();
+    }
+}
+
+void ServerLoop::run_posted() {
+    os::drain_eventfd(wake_);
+    std::vector<std::function<void()>> functions;
+    std::vector<std::uint64_t> resumed;
+    {
+        const std::lock_guard guard(posted_mutex_);
+        functions.swap(posted_);
+        resumed.swap(resumed_);
+    }
+    for (const auto& function : functions) function();
+    for (const std::uint64_t number : resumed) {
+        if (const auto found = connections_.find(number); found != connections_.end()) {
+            const auto connection = found->second;
+            connection->resume();
+        }
+    }
+}
+
+int ServerLoop::wait(std::span<epoll_event> events) {
+    const auto look = [&](int timeout) {
+        return ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
+    };
+    const std::int64_t start = os::now_ns();
+    const bool awake = awake_ns_ > 0 && loops_awake.fetch_add(1, std::memory_order_relaxed) + 1 < processors();
+    if (awake_ns_ > 0 && !awake) loops_awake.fetch_sub(1, std::memory_order_relaxed);
+    std::int64_t now = start;
+    if (awake) {
+        int count = 0;
+        for (;;) {
+            count = look(0);
+            const std::int64_t then = std::exchange(now, os::now_ns());
+            if (count != 0) break;
+            if (now - then > kPreemptedNs) {
+                awake_ns_ = 0;
+                break;
+            }
+            if (now - start > awake_ns_) {
+                awake_ns_ /= 2;
+                break;
+            }
+            os::relax_cpu();
+        }
+        loops_awake.fetch_sub(1, std::memory_order_relaxed);
+        if (count != 0) return count;
+    }
+    int timeout = -1;
+    if (const std::int64_t next = std::min(timers_.empty() ? os::kNever : timers_.begin()->first, next_tick_);
+        next != os::kNever) {
+        // Rounded up: a moment too early would be a turn for nothing.
+        timeout = static_cast<int>(std::clamp<std::int64_t>((next - now + 999'999) / 1'000'000, 0, 3'600'000));
+    }
+    const int count = look(timeout);
+    if (count > 0 && os::now_ns() - now < kLongestAwakeNs) awake_ns_ = kLongestAwakeNs;
+    return count;
+}
+
+void ServerLoop::run() {
+    thread_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+    std::array<epoll_event, 256> events;
+    while (!stopping_.load(std::memory_order_acquire)) {
+        const int count = wait(events);
+        if (count < 0 && errno != EINTR) os::throw_errno("epoll_wait");
+        for (int i = 0; i < count; ++i) {
+            const epoll_event& event = events[static_cast<std::size_t>(i)];
+            if (event.data.u64 == kWakeTag) {
+                run_posted();
+            } else if ((event.data.u64 & kHostTag) != 0) {
+                host_.on_event(event.data.u64 & ~kHostTag);
+            } else if (const auto found = connections_.find(event.data.u64); found != connections_.end()) {
+                const auto connection = found->second;
+                connection->on_events(event.events);
+            }
+        }
+        run_timers();
+        if (os::now_ns() >= next_tick_) {
+            host_.on_tick();
+            next_tick_ = os::deadline_after(std::chrono::nanoseconds(kTickNs));
+        }
+    }
+    while (!connections_.empty()) {
+        const auto connection = connections_.begin()->second;
+        connection->end();
+    }
+    run_posted();    // who was on his way in
+    while (!connections_.empty()) {
+        const auto connection = connections_.begin()->second;
+        connection->end();
+    }
+}
+
+}    // namespace multihull::detail
