@@ -1,6 +1,7 @@
 // The program `multihull`: what the library does, for the command line.
 #include "compare_command.hpp"
 #include "failure.hpp"
+#include "manager_command.hpp"
 #include "progress.hpp"
 #include "thumbnails_command.hpp"
 
@@ -24,6 +25,8 @@ int run(int argc, char** argv) {
     const CLI::App* thumbnails = app::add_thumbnails_command(program, thumbnails_options);
     const auto compare_options = std::make_shared<app::CompareCommandOptions>();
     const CLI::App* compare = app::add_compare_command(program, compare_options);
+    const auto manager_options = std::make_shared<app::ManagerOptions>();
+    const CLI::App* manager = app::add_manager_command(program, manager_options);
     try {
         program.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
@@ -37,6 +40,9 @@ int run(int argc, char** argv) {
     }
     if (thumbnails->parsed()) {
         return app::run_thumbnails_command(*thumbnails_options);
+    }
+    if (manager->parsed()) {
+        return app::run_manager_command(*manager_options);
     }
     return compare->parsed() ? app::run_compare_command(*compare_options) : 2;
 }
