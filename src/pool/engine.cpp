@@ -161,6 +161,9 @@ void Engine::start() {
         const std::lock_guard guard(mutex_);
         alive_ = home_.worker_count;
     }
+    if (log_enabled(LogLevel::debug)) {
+        log(LogLevel::debug, "pool " + options_.name + " starts " + std::to_string(home_.worker_count) + " workers");
+    }
     for (std::uint32_t i = 0; i < home_.worker_count; ++i) start_worker(i);
 }
 

@@ -205,7 +205,7 @@ private:
     std::optional<HeldTask> held_by(std::uint32_t index) const;
     pid_t pid_of(const Worker& worker) const;
     Life life_of(const Worker& worker) const;
-    void record_end(Worker& worker, int code, const std::optional<HeldTask>& held);
+    std::string record_end(Worker& worker, int code, const std::optional<HeldTask>& held);
     std::uint64_t restarts() const noexcept;
     std::uint64_t queued_about() const;
     WorkerStats worker_stats(std::uint32_t index) const;

@@ -139,13 +139,13 @@ Life Engine::life_of(const Worker& worker) const {
             0};
 }
 
-// Needs mutex_. `held`: what the worker held before it was settled.
-void Engine::record_end(Worker& worker, int code, const std::optional<HeldTask>& held) {
+// Needs mutex_. `held`: what the worker held before it was settled. Answers what is to be said of it; nothing where all is in order.
+std::string Engine::record_end(Worker& worker, int code, const std::optional<HeldTask>& held) {
     Life life = life_of(worker);
     life.ended_ns = os::now_ns();
     history_.ended(life);
     const TaskOutcome outcome = outcome_of(worker.doom);
-    if (!held && (outcome == TaskOutcome::cancelled || code == 0)) return;    // in good order, or as was wished
+    if (!held && (outcome == TaskOutcome::cancelled || code == 0)) return {};    // in good order, or as was wished
     Death death{.when_ns = life.ended_ns,
                 .worker = worker.index,
                 .pid = worker.pid,
@@ -167,7 +167,9 @@ void Engine::record_end(Worker& worker, int code, const std::optional<HeldTask>&
     } catch (const std::exception& error) {
         death.what = error.what();
     }
+    std::string said = outcome == TaskOutcome::cancelled ? std::string() : death.what;
     history_.died(std::move(death));
+    return said;
 }
 
 // Needs mutex_.

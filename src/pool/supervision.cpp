@@ -288,6 +288,7 @@ void Engine::worker_died(Worker& worker, int code) {
     // A snapshot's end is the pool's: the tasks that its workers leave behind are not to be run again.
     std::exception_ptr hopeless = worker.zygote->alive() ? nullptr : replace_zygote();
     bool replace = false;
+    std::string said;
     {
         const std::lock_guard guard(mutex_);
         WorkerSlot& shared = home_.workers[worker.index];
@@ -295,7 +296,7 @@ void Engine::worker_died(Worker& worker, int code) {
         worker.was_ready = phase == WorkerSlot::ready || phase == WorkerSlot::leaving;
         const auto held = held_by(worker.index);
         settle_task(worker, code);
-        record_end(worker, code, held);
+        said = record_end(worker, code, held);
         release_spinner(worker);
         inherit(worker.pid);
         workers_[worker.index].reset();
@@ -336,6 +337,8 @@ void Engine::worker_died(Worker& worker, int code) {
         if (!replace) leave_place();
         changed_.notify_all();
     }
+    if (!said.empty() && log_enabled(LogLevel::info))
+        log(LogLevel::info, "pool " + options_.name + ", place " + std::to_string(worker.index) + ": " + said);
     if (replace) start_worker(worker.index);
     if (hopeless) break_pool(hopeless);
 }
