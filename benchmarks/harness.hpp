@@ -15,6 +15,7 @@ namespace bench {
 
 // The columns of the table.
 inline constexpr std::string_view kMultihull = "Multihull";
+inline constexpr std::string_view kUntraced = "untraced";
 inline constexpr std::string_view kThreadPool = "thread pool";
 inline constexpr std::string_view kAsio = "asio";
 inline constexpr std::string_view kTbb = "TBB";
@@ -89,11 +90,13 @@ void require(bool right, std::string_view what);
 std::vector<Competitor> prepare_round_trip(const Settings& settings);
 std::vector<Competitor> prepare_round_trip_idle(const Settings& settings);
 std::vector<Competitor> prepare_tiny_tasks(const Settings& settings);
+std::vector<Competitor> prepare_tiny_tasks_traced(const Settings& settings);
 std::vector<Competitor> prepare_map_vector(const Settings& settings);
 std::vector<Competitor> prepare_map_iota(const Settings& settings);
 std::vector<Competitor> prepare_map_lambda(const Settings& settings);
 std::vector<Competitor> prepare_map_shared(const Settings& settings);
 std::vector<Competitor> prepare_map_microsecond(const Settings& settings);
+std::vector<Competitor> prepare_map_microsecond_traced(const Settings& settings);
 std::vector<Competitor> prepare_pool_of_five(const Settings& settings);
 std::vector<Competitor> prepare_pool_of_five_fork(const Settings& settings);
 std::vector<Competitor> prepare_pool_of_999(const Settings& settings);

@@ -175,4 +175,15 @@ std::vector<Competitor> prepare_map_microsecond(const Settings& settings) {
     };
 }
 
+std::vector<Competitor> prepare_map_microsecond_traced(const Settings& settings) {
+    const auto traced =
+        std::make_shared<multihull::Pool>(multihull::PoolOptions{.processes = settings.workers, .trace = true});
+    const auto untraced = std::make_shared<multihull::Pool>(settings.workers);
+    const auto inputs = std::make_shared<std::vector<int>>(kShortTasks, turns_of_a_microsecond());
+    return {
+        {std::string(kMultihull), [=] { return timed([&] { keep(traced->map(spin, *inputs)); }); }},
+        {std::string(kUntraced), [=] { return timed([&] { keep(untraced->map(spin, *inputs)); }); }},
+    };
+}
+
 }    // namespace bench

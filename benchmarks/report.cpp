@@ -17,7 +17,8 @@ namespace bench {
 
 namespace {
 
-constexpr std::array kColumns{kMultihull, kThreadPool, kAsio, kTbb, kLoop, kBare, kPythonPool, kPythonExecutor};
+constexpr std::array kColumns{kMultihull, kUntraced, kThreadPool, kAsio,          kTbb,
+                              kLoop,      kBare,     kPythonPool, kPythonExecutor};
 constexpr int kTitleWidth = 38;
 constexpr int kWidth = 12;
 

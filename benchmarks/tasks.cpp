@@ -121,4 +121,12 @@ std::vector<Competitor> prepare_tiny_tasks(const Settings& settings) {
     };
 }
 
+std::vector<Competitor> prepare_tiny_tasks_traced(const Settings& settings) {
+    const auto traced = multihull::PoolOptions{.processes = settings.workers, .trace = true};
+    return {
+        many_tasks(kMultihull, std::make_shared<multihull::Pool>(traced)),
+        many_tasks(kUntraced, std::make_shared<multihull::Pool>(settings.workers)),
+    };
+}
+
 }    // namespace bench

@@ -89,6 +89,10 @@ CLI::App* add_thumbnails_command(CLI::App& program, const std::shared_ptr<Thumbn
     command->add_option("--contact-sheet", options->contact_sheet, "Also shows all thumbnails in this one picture")
         ->check(check_sheet)
         ->type_name("FILE");
+    command
+        ->add_option("--report", options->report,
+                     "Also shows what each worker did, and when, in this page for a browser")
+        ->type_name("FILE.html");
     command->add_flag("-r,--recursive", options->recursive, "Searches folders inside folders, too");
     command->add_flag("--force", options->force, "Makes thumbnails that are up to date again");
     command->add_flag("--compare", options->compare, "Does the work once more with one worker, and tells the speed-up");

@@ -26,6 +26,7 @@ struct ThumbnailsOptions {
     std::size_t memory_limit = 0;    // bytes; 0: none
     std::string format = "jpg";
     std::filesystem::path contact_sheet;
+    std::filesystem::path report;
     bool recursive = false;
     bool force = false;
     bool compare = false;

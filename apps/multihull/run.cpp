@@ -54,6 +54,7 @@ public:
         : work_(work),
           jobs_(jobs),
           window_(kTasksPerWorker * options.processes),
+          traced_(options.trace),
           futures_(jobs.size()),
           pool_(options) {}
 
@@ -78,6 +79,9 @@ public:
         pool_.join();
         while (const std::optional<std::size_t> index = completions_.pop_within({})) {
             finish_late(*index, ended);
+        }
+        if (traced_) {
+            result.trace = pool_.trace();
         }
         return result;
     }
@@ -120,6 +124,7 @@ private:
     JobResult (*const work_)(const Job&);
     const std::vector<Job>& jobs_;
     const std::size_t window_;
+    const bool traced_;
     std::size_t next_ = 0;
     Completions completions_;    // before the pool: the pool's thread puts into it until the pool is gone
     std::vector<std::optional<multihull::Future<JobResult>>> futures_;

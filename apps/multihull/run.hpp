@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,9 +19,10 @@ namespace app {
 
 /// How a run ended.
 struct RunResult {
-    int signal = 0;         ///< The signal that interrupted it; 0 where none did.
-    std::string stopped;    ///< Why it was stopped early, a whole sentence; empty where it was not.
-    double seconds = 0;     ///< From the start of the pool to its last result.
+    int signal = 0;                           ///< The signal that interrupted it; 0 where none did.
+    std::string stopped;                      ///< Why it was stopped early, a whole sentence; empty where it was not.
+    double seconds = 0;                       ///< From the start of the pool to its last result.
+    std::optional<multihull::Trace> trace;    ///< Where the pool kept one.
 };
 
 /// Told of each job when it is over: its index, and why it failed or an empty string. Returns a sentence to stop the run.

@@ -55,6 +55,9 @@ void print_figures(const Summary& summary) {
     if (!summary.contact_sheet.empty()) {
         fmt::print("Contact sheet: {}\n", printable(summary.contact_sheet.native()));
     }
+    if (!summary.report.empty()) {
+        fmt::print("Report: {}\n", printable(summary.report.native()));
+    }
 }
 
 }    // namespace

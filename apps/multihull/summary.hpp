@@ -24,6 +24,7 @@ struct Summary {
     double seconds = 0;
     std::optional<double> seconds_alone;    ///< What one worker needed for the same work.
     std::filesystem::path contact_sheet;    ///< Empty where none was made.
+    std::filesystem::path report;           ///< The same.
     int signal = 0;                         ///< The signal that interrupted the run; 0 where none did.
     std::string stopped;                    ///< Why the run was stopped early, a sentence; empty where it was not.
 

@@ -121,7 +121,8 @@ private:
                 }
             }
         }
-        const multihull::PoolOptions pool = pool_options(options_.jobs);
+        multihull::PoolOptions pool = pool_options(options_.jobs);
+        pool.trace = !options_.report.empty();
         summary_.workers = pool.processes;
         Progress progress(todo_.size());
         std::vector<std::string> reasons(todo_.size());
@@ -139,10 +140,22 @@ private:
         take(result);
         summary_.seconds = result.seconds;
         remove_own_temporaries(options_.output);
+        if (result.trace) {
+            write_report(*result.trace);
+        }
         for (std::size_t index = 0; index < reasons.size(); ++index) {
             if (!reasons[index].empty()) {
                 summary_.failures.push_back({.input = plan_.items[todo_[index]].input, .reason = reasons[index]});
             }
+        }
+    }
+
+    void write_report(const multihull::Trace& trace) {
+        try {
+            trace.write_html(options_.report);
+            summary_.report = options_.report;
+        } catch (const std::system_error& error) {
+            summary_.failures.push_back({.input = options_.report, .reason = error.what()});
         }
     }
 

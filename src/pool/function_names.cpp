@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <memory>
 #include <span>
+#include <string_view>
 
 namespace multihull::detail {
 
@@ -28,6 +29,13 @@ std::string name_at(const void* code) {
     const auto address = reinterpret_cast<std::uintptr_t>(code);
     const auto frames = symbolize(std::span(&address, 1));
     return frames.empty() ? std::string() : frames.back().function;
+}
+
+// Where a function is hidden says nothing of what it does.
+std::string shortened(std::string name) {
+    constexpr std::string_view kHidden = "(anonymous namespace)::";
+    for (auto at = name.find(kHidden); at != std::string::npos; at = name.find(kHidden)) name.erase(at, kHidden.size());
+    return name;
 }
 
 std::string look_up(const ThunkRegistration& thunk, std::uint64_t leading) {
@@ -57,7 +65,7 @@ std::string FunctionNames::name(Token token, std::uint64_t leading) {
     const auto known = known_.find(key);
     if (known != known_.end()) return known->second;
     if (known_.size() >= kMostNames) return kUnknown;
-    return known_[key] = look_up(*thunk, leading);
+    return known_[key] = shortened(look_up(*thunk, leading));
 }
 
 }    // namespace multihull::detail

@@ -134,6 +134,20 @@ TEST_F(Thumbnails, ContactSheetShowsAllAndCompareTellsTheSpeedUp) {
     EXPECT_EQ(names_in(out_).size(), 5U);
 }
 
+TEST_F(Thumbnails, AReportShowsWhatTheWorkersDid) {
+    make_pictures(5);
+    write_file(in_ / "broken.jpg", "no picture");
+    const fs::path report = folder_ / "report.html";
+    const Outcome outcome = run({"--report", report});
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_THAT(outcome.out, HasSubstr("Report: " + report.native()));
+    EXPECT_THAT(read_file(report), AllOf(HasSubstr("make_thumbnail("), HasSubstr("\"pool\":\"thumbnails\"")));
+    const Outcome nowhere = run({"--force", "--report", "/nowhere/report.html"});
+    EXPECT_EQ(nowhere.status, 1);
+    EXPECT_THAT(nowhere.err, HasSubstr("/nowhere/report.html"));
+    EXPECT_THAT(nowhere.out, HasSubstr("5 thumbnails made"));
+}
+
 TEST_F(Thumbnails, ContactSheetLeavesOutWhatIsSpoilt) {
     make_pictures(3);
     EXPECT_EQ(run().status, 0);
