@@ -20,7 +20,7 @@ void throw_integer_does_not_fit(std::int64_t value) {
 }    // namespace detail
 
 Object::Object(const Object& other) = default;
-Object::Object(Object&& other) noexcept : value_(std::exchange(other.value_, Value())) {}
+Object::Object(Object&& other) noexcept : value_(std::move(other.value_)) { other.value_.emplace<std::monostate>(); }
 Object& Object::operator=(const Object& other) {
     // A part of this object may be what it becomes.
     Object copy(other);
@@ -28,8 +28,9 @@ Object& Object::operator=(const Object& other) {
     return *this;
 }
 Object& Object::operator=(Object&& other) noexcept {
+    // The same holds here: it is out of the way before what it may lie in goes.
     Object taken(std::move(other));
-    value_.swap(taken.value_);
+    value_ = std::move(taken.value_);
     return *this;
 }
 Object::~Object() = default;

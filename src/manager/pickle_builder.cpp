@@ -15,6 +15,9 @@ using Known = PickleGlobal::Known;
 
 // What each byte of a pickle may add to PickleLimits::copied: lists of few different values are common.
 constexpr std::size_t kCopiedPerByte = 64;
+// About what a dict, set or instance takes besides what is in it.
+constexpr std::size_t kTable = 256;
+constexpr int kMostFrozen = 32;
 
 [[noreturn]] void refuse(const std::string& what) { throw UnpicklingError("a pickle " + what); }
 
@@ -57,50 +60,83 @@ public:
           copies_left_(limits.copied + kCopiedPerByte * graph.pickle.size()) {}
 
     Object build(std::uint32_t index) {
-        PickleNode& node = graph_.nodes[index];
-        charge(node);
-        switch (node.kind) {
-            case Kind::none:
-                return {};
-            case Kind::boolean:
-                return node.number != 0;
-            case Kind::integer:
-                return node.number;
-            case Kind::floating:
-                return std::bit_cast<double>(node.number);
-            case Kind::str:
-                return graph_.text(node);
-            case Kind::bytes:
-                return Object::bytes(graph_.text(node));
-            case Kind::byte_array:
-                return byte_array(graph_.text(node));
-            case Kind::global:
-                return class_itself(graph_.globals[static_cast<std::size_t>(node.number)]);
-            default:
-                return compound(node);
-        }
+        PickleNode& node = entered(index);
+        Object object;
+        if (simple(node, [&](auto value) { object = Object(std::move(value)); })) return object;
+        return compound(node);
     }
 
 private:
+    // What has no parts is made where it belongs.
+    void append(std::vector<Object>& elements, std::uint32_t index) {
+        PickleNode& node = entered(index);
+        if (simple(node, [&](auto value) { elements.emplace_back(std::move(value)); })) return;
+        elements.push_back(compound(node));
+    }
+
+    PickleNode& entered(std::uint32_t index) {
+        PickleNode& node = graph_.nodes[index];
+        charge(node);
+        if (depth_left_ == 0) refuse_depth();
+        return node;
+    }
+
+    // Makes a value that has no parts; false where it has.
+    template <class Make>
+    bool simple(const PickleNode& node, Make make) {
+        switch (node.kind) {
+            case Kind::none:
+                make(nullptr);
+                return true;
+            case Kind::boolean:
+                make(node.number != 0);
+                return true;
+            case Kind::integer:
+                make(node.number);
+                return true;
+            case Kind::floating:
+                make(std::bit_cast<double>(node.number));
+                return true;
+            case Kind::str:
+                make(std::string(graph_.text(node)));
+                return true;
+            case Kind::bytes:
+                make(Object::bytes(graph_.text(node)));
+                return true;
+            case Kind::global:
+                make(class_itself(graph_.globals[static_cast<std::size_t>(node.number)]));
+                return true;
+            default:
+                return false;
+        }
+    }
+
     // What is built for the first time is paid for by its bytes.
     void charge(PickleNode& node) {
         if (!std::exchange(node.built, true)) return;
-        const bool has_text = node.kind == Kind::str || node.kind == Kind::bytes || node.kind == Kind::byte_array;
-        const std::size_t cost = sizeof(Object) + (has_text ? node.count : 0);
+        std::size_t cost = sizeof(Object);
+        if (node.kind == Kind::str || node.kind == Kind::bytes || node.kind == Kind::byte_array) cost += node.count;
+        if (node.kind >= Kind::byte_array) cost += kTable;
         if (cost > copies_left_) {
             refuse("names the same values so often that their copies would take too much memory: send them in parts");
         }
         copies_left_ -= cost;
     }
 
+    [[noreturn]] static void refuse_depth() {
+        refuse("holds values within values deeper than is allowed: make it flatter");
+    }
+
     Object compound(PickleNode& node) {
+        // An instance within which its args are a tuple is one level in the pickle here.
+        const std::size_t levels = node.kind == Kind::frozen_set || node.kind == Kind::byte_array ? 3 : 1;
         if (node.being_built) refuse("holds a value that is a part of itself, which an Object can't be");
-        if (depth_left_ == 0) refuse("holds values within values deeper than is allowed: make it flatter");
-        --depth_left_;
+        if (depth_left_ < levels) refuse_depth();
+        depth_left_ -= levels;
         node.being_built = true;
         Object object = made(node);
         node.being_built = false;
-        ++depth_left_;
+        depth_left_ += levels;
         return object;
     }
 
@@ -113,7 +149,9 @@ private:
             case Kind::set:
                 return Object::set(elements(node));
             case Kind::frozen_set:
-                return frozen_set(elements(node));
+                return frozen_set(within_frozen_set([&] { return elements(node); }));
+            case Kind::byte_array:
+                return byte_array(graph_.text(node));
             case Kind::dict: {
                 Object dict = Object::dict();
                 each(node, [&](std::uint32_t key, std::uint32_t value) { dict[build(key)] = build(value); });
@@ -130,7 +168,7 @@ private:
         std::size_t at = static_cast<std::size_t>(node.number);
         for (std::uint32_t i = 0; i < node.count; ++i) {
             at = graph_.links[at].next;
-            elements.push_back(build(graph_.links[at].node));
+            append(elements, graph_.links[at].node);
         }
         return elements;
     }
@@ -161,6 +199,16 @@ private:
                                  .args = Object::tuple({Object::tuple(std::move(sorted))})});
     }
 
+    // Each frozenset is hashed within each that holds it.
+    template <class Build>
+    std::invoke_result_t<Build> within_frozen_set(Build build) {
+        if (frozen_ == kMostFrozen) refuse("holds frozensets within frozensets deeper than is allowed: use tuples");
+        ++frozen_;
+        std::invoke_result_t<Build> built = build();
+        --frozen_;
+        return built;
+    }
+
     static Object class_itself(const PickleGlobal& global) {
         if (!global.listed) refuse("has the class " + std::string(global.name) + " itself as a value");
         return Object::instance({.module = std::string(global.module), .name = std::string(global.name), .args = {}});
@@ -168,7 +216,8 @@ private:
 
     Object instance(const PickleInstance& described) {
         const PickleGlobal& global = graph_.globals[described.global];
-        Object args = build(described.args);
+        const auto build_args = [&] { return build(described.args); };
+        Object args = global.known == Known::frozenset ? within_frozen_set(build_args) : build_args();
         if (global.known != Known::other) {
             if (described.by_new || described.state != 0) refuse("makes plain data in a way that Python does not");
             return plain(global.known, args);
@@ -193,6 +242,9 @@ private:
             case Known::bytearray:
                 if (given.empty()) return byte_array({});
                 if (is_bytes) return byte_array(text_of(given[0].as_bytes()));
+                break;
+            case Known::list:
+                if (is_sequence) return Object::list(std::vector<Object>(given[0].begin(), given[0].end()));
                 break;
             case Known::set:
             case Known::frozenset: {
@@ -229,6 +281,7 @@ private:
     PickleGraph& graph_;
     std::size_t depth_left_;
     std::size_t copies_left_;
+    int frozen_ = 0;
 };
 
 }    // namespace

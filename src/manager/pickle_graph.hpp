@@ -23,13 +23,13 @@ struct PickleNode {
         floating,
         str,
         bytes,
-        byte_array,
+        global,
         list,
         tuple,
+        byte_array,
         dict,
         set,
         frozen_set,
-        global,
         instance
     };
 
@@ -48,7 +48,7 @@ struct PickleLink {
 
 /// What makes an instance. Those that plain data is made with are known.
 struct PickleGlobal {
-    enum class Known : std::uint8_t { other, bytes, bytearray, set, frozenset, encode, array };
+    enum class Known : std::uint8_t { other, bytes, bytearray, list, set, frozenset, encode, array };
 
     std::string_view module;
     std::string_view name;

@@ -35,6 +35,7 @@ Known known(std::string_view module, std::string_view name) noexcept {
     if (module == "builtins") {
         if (name == "bytes") return Known::bytes;
         if (name == "bytearray") return Known::bytearray;
+        if (name == "list") return Known::list;    // a manager's dict.keys()
         if (name == "set") return Known::set;
         if (name == "frozenset") return Known::frozenset;
     }
@@ -110,11 +111,6 @@ private:
         stack_.pop_back();
         return node;
     }
-    PickleNode& top_of_kind(Kind kind, const char* doing) {
-        PickleNode& node = graph_.nodes[top()];
-        if (node.kind != kind) refuse(std::string(doing) + " something else");
-        return node;
-    }
     std::uint32_t push(PickleNode node) {
         const auto index = static_cast<std::uint32_t>(graph_.nodes.size());
         graph_.nodes.push_back(node);
@@ -160,12 +156,11 @@ private:
     void gather_last(std::size_t count) { gather(Kind::tuple, last(count)); }
     // Puts the values from `first` on into what lies below them.
     void put_into(Kind kind, std::size_t first) {
-        const boost::container::small_vector<std::uint32_t, 16> values(stack_.begin() +
-                                                                           static_cast<std::ptrdiff_t>(first),
-                                                                       stack_.end());
+        if (first <= fence()) refuse("takes a value where there is none");
+        PickleNode& node = graph_.nodes[stack_[first - 1]];
+        if (node.kind != kind) refuse("puts values into something else");
+        link_from(node, first);
         stack_.resize(first);
-        PickleNode& node = top_of_kind(kind, "puts values into");
-        for (const std::uint32_t value : values) link(node, value);
         if (kind == Kind::dict && node.count % 2 != 0) refuse("has a key without a value");
     }
     void put_last_into(Kind kind, std::size_t count) { put_into(kind, last(count)); }
@@ -357,7 +352,8 @@ private:
                 return true;
             case Opcode::build: {
                 const std::uint32_t state = pop();
-                const PickleNode& node = top_of_kind(Kind::instance, "puts a state into");
+                const PickleNode& node = graph_.nodes[top()];
+                if (node.kind != Kind::instance) refuse("puts a state into something else");
                 PickleInstance& instance = graph_.instances[static_cast<std::size_t>(node.number)];
                 if (instance.state != 0) refuse("puts a state into what has one");
                 instance.state = state;
@@ -420,7 +416,12 @@ private:
     void remember(std::size_t number) {
         const std::uint32_t node = top();
         if (number >= memo_limit_ || number >= size_) refuse("numbers more values than are allowed");
-        if (number >= memo_.size()) memo_.resize(number + 1, kNothing);
+        if (number == memo_.size()) {    // as picklers do
+            memo_.push_back(node);
+            ++memo_size_;
+            return;
+        }
+        if (number > memo_.size()) memo_.resize(number + 1, kNothing);
         if (memo_[number] == kNothing) ++memo_size_;
         memo_[number] = node;
     }

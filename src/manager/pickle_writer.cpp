@@ -19,26 +19,47 @@ public:
 
     void write(const Object& object) {
         put(Opcode::proto);
-        out_ += '\4';
+        put_byte('\4');
         value(object);
         put(Opcode::stop);
+        flush();
     }
 
 private:
-    void put(Opcode opcode) { out_ += static_cast<char>(opcode); }
+    // Most of what is written is a byte or two: it is gathered before the string takes it.
+    void flush() {
+        out_.append(gathered_, used_);
+        used_ = 0;
+    }
+    void put_byte(char byte) {
+        if (used_ == sizeof gathered_) flush();
+        gathered_[used_++] = byte;
+    }
+    void put_bytes(std::string_view bytes) {
+        if (bytes.size() > sizeof gathered_ - used_) {
+            flush();
+            if (bytes.size() > sizeof gathered_) {
+                out_ += bytes;
+                return;
+            }
+        }
+        std::memcpy(gathered_ + used_, bytes.data(), bytes.size());
+        used_ += bytes.size();
+    }
+    void put(Opcode opcode) { put_byte(static_cast<char>(opcode)); }
 
     template <class T>
     void put_little_endian(T number) {
         static_assert(std::endian::native == std::endian::little);
         char bytes[sizeof number];
         std::memcpy(bytes, &number, sizeof number);
-        out_.append(bytes, sizeof number);
+        put_bytes({bytes, sizeof number});
     }
 
     void integer(std::int64_t number) {
         if (number >= 0 && number <= 0xff) {
             put(Opcode::binint1);
-            out_ += static_cast<char>(number);
+            put_byte(static_cast<char>(number));
         } else if (number >= 0 && number <= 0xffff) {
             put(Opcode::binint2);
             put_little_endian(static_cast<std::uint16_t>(number));
@@ -47,7 +68,7 @@ private:
             put_little_endian(static_cast<std::int32_t>(number));
         } else {
             put(Opcode::long1);
-            out_ += '\x8';
+            put_byte('\x8');
             put_little_endian(number);
         }
     }
@@ -55,13 +76,13 @@ private:
     void floating(double number) {
         put(Opcode::binfloat);
         const auto bits = std::bit_cast<std::uint64_t>(number);
-        for (int shift = 56; shift >= 0; shift -= 8) out_ += static_cast<char>(bits >> shift);
+        for (int shift = 56; shift >= 0; shift -= 8) put_byte(static_cast<char>(bits >> shift));
     }
 
     void counted(std::string_view bytes, Opcode shortest, Opcode middle, Opcode longest) {
         if (bytes.size() <= 0xff) {
             put(shortest);
-            out_ += static_cast<char>(bytes.size());
+            put_byte(static_cast<char>(bytes.size()));
         } else if (bytes.size() <= std::numeric_limits<std::uint32_t>::max()) {
             put(middle);
             put_little_endian(static_cast<std::uint32_t>(bytes.size()));
@@ -69,7 +90,7 @@ private:
             put(longest);
             put_little_endian(static_cast<std::uint64_t>(bytes.size()));
         }
-        out_ += bytes;
+        put_bytes(bytes);
     }
 
     void text(std::string_view text) {
@@ -127,7 +148,7 @@ private:
     void instance(const Object::Instance& instance) {
         global(instance);
         if (instance.args.is_none()) return;    // the class itself
-        tuple(instance.args.elements());
+        value(instance.args);
         put(instance.by_new ? Opcode::newobj : Opcode::reduce);
         if (instance.state.is_none()) return;
         value(instance.state);
@@ -182,6 +203,8 @@ private:
     }
 
     std::string& out_;
+    char gathered_[256];
+    std::size_t used_ = 0;
     std::size_t depth_ = 0;
 };
 

@@ -32,7 +32,7 @@ bool is_utf8(std::string_view text) noexcept {
                 continue;
             }
         }
-        const std::size_t size = first_code_point(text).size;
+        const std::size_t size = static_cast<unsigned char>(text.front()) < 0x80 ? 1 : first_code_point(text).size;
         if (size == 0) return false;
         text.remove_prefix(size);
     }

@@ -275,7 +275,7 @@ print('x' + pickle.dumps(long).hex())
     EXPECT_REFUSED(lines[6][0], "so often");
     PickleLimits generous;
     generous.copied = std::size_t{2} << 30;
-    generous.depth = 1;
+    generous.depth = 2;
     EXPECT_EQ(unpickle(lines[6][0], PickleGlobals::none(), generous).size(), 1000U);
 }
 
@@ -395,6 +395,10 @@ TEST(Pickle, RefusesWhatIsDamaged) {
     EXPECT_REFUSED("\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\xff.", "cut short");
     EXPECT_REFUSED("\x80\x04\x8b\xff\xff\xff\x7f.", "cut short");
     EXPECT_REFUSED("\x80\x04\x8b\xff\xff\xff\xff.", "negative");
+    // A manager's dict.keys().
+    EXPECT_EQ(unpickle("\x80\x04"
+                       "cbuiltins\nlist\n](K\1K\2e\x85R."),
+              (Object{1, 2}));
     // What Python itself would read, but never writes, is read: POP, DUP, a mark that is popped.
     EXPECT_EQ(unpickle("\x80\x04(K\1K\2"
                        "1K\3"
