@@ -102,7 +102,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             receive_all(bytes, [](Connection& connection) { connection.recv<std::vector<std::string>>(); });
             break;
         case 4:
-            receive_all(bytes, [](Connection& connection) { connection.recv<multihull::Object>(); });
+            receive_all(bytes, [python = (data[0] & 8) != 0](Connection& connection) {
+                connection.set_python(python);
+                connection.recv<multihull::Object>();
+            });
             break;
         case 5:
             receive_all(bytes, [](Connection& connection) { connection.recv<multihull::FileDescriptor>(); });
