@@ -273,6 +273,7 @@ ManagerTypes ManagerTypes::sync_manager() {
     ManagerTypes types;
     add_container_types(types);
     add_value_types(types);
+    add_lock_types(types);
     add_sync_types(types);
     add_queue_types(types);
     return types;

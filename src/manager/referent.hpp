@@ -123,6 +123,7 @@ Object applied(const Object* old, Call& call, std::size_t first);
 // Python's types, each in the file that its class is in.
 void add_container_types(ManagerTypes& types);
 void add_value_types(ManagerTypes& types);
+void add_lock_types(ManagerTypes& types);
 void add_sync_types(ManagerTypes& types);
 void add_queue_types(ManagerTypes& types);
 

@@ -85,7 +85,7 @@ struct ManagerServer::State final : LoopHost {
         core->stop = [this] { stop(); };
         core->run_slow = [this](std::function<void()> function) { slow.run(std::move(function)); };
         const std::size_t threads =
-            options.threads != 0 ? options.threads : std::clamp<std::size_t>(os::usable_cpus(), 1, 8);
+            options.threads != 0 ? options.threads : std::clamp<std::size_t>(os::usable_cpus() / 2, 1, 8);
         for (std::size_t i = 0; i < threads; ++i) {
             loops.push_back(std::make_unique<ServerLoop>(*this, core, options.authkey,
                                                          options.handshake_timeout.count(), i == 0));
@@ -119,6 +119,11 @@ struct ManagerServer::State final : LoopHost {
 
     std::shared_ptr<ClientProcess> process_behind(int socket) override;
     void on_event(std::uint64_t tag) override;
+    std::size_t busy_clients(std::int64_t window) const noexcept override {
+        std::size_t busy = 0;
+        for (const auto& loop : loops) busy += loop->busy_clients(window);
+        return busy;
+    }
     void on_tick() override { core->registry.collect(os::now_ns(), kCollectGraceNs); }
     void accept_clients();
     void turn_one_away();

@@ -23,7 +23,7 @@ struct ManagerServerOptions {
     std::string address{};    ///< A path, `@name` or `host:port` (port 0: any); empty: a random `@name`.
     std::string authkey{};    ///< What clients must know. Must not be empty.
     ManagerTypes types = ManagerTypes::sync_manager();
-    std::size_t threads = 0;    ///< 0: one for each processor, at most 8.
+    std::size_t threads = 0;    ///< 0: one for every two processors, as clients need some, too; at most 8.
     std::chrono::nanoseconds handshake_timeout = std::chrono::seconds(30);
     std::size_t largest_message = std::size_t{1} << 30;    ///< Bytes. A client that sends a longer one is turned away.
 };

@@ -147,6 +147,7 @@ void ServerConnection::read(bool to_the_end) {
 // Serves whole requests, and leaves the rest in `data`; false when the next one has to wait.
 bool ServerConnection::serve(std::span<const std::byte>& data, bool more_waits) {
     while (const auto frame = next_frame(data)) {
+        if (std::exchange(served_window_, loop_.window()) != loop_.window()) loop_.count_served();
         {
             const std::lock_guard guard(mutex_);
             busy_ = true;

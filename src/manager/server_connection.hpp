@@ -70,6 +70,7 @@ private:
     std::optional<SocketHandshake> handshake_;
     std::shared_ptr<Session> session_;
     std::vector<std::byte> input_;    // what has come and was not served; empty most of the time
+    std::int64_t served_window_ = -1;
     std::int64_t deadline_ = os::kNever;
     std::function<void()> on_deadline_;
 

@@ -25,10 +25,15 @@ constexpr std::int64_t kTickNs = 30'000'000'000;
 
 // A client asks again some microseconds after it was answered; a sleeper needs as long just to wake.
 constexpr std::int64_t kLongestAwakeNs = 50'000;
-// Between two looks that far apart somebody else had the processor: then waiting awake is in his way.
+// Between two looks that far apart somebody else had the processor: then waiting awake is in his way, for a while.
 constexpr std::int64_t kPreemptedNs = 15'000;
+constexpr std::int64_t kAsleepNs = 5'000'000;
+// Clients that have asked in so long a time count as busy: each of them has its own use for a processor.
+constexpr int kWindowBits = 20;    // of nanoseconds: about a millisecond
+constexpr int kBusyBits = 16;
+constexpr std::size_t kMostBusy = (std::size_t{1} << kBusyBits) - 1;
 
-// How many loops wait awake: fewer than there are processors.
+// Loops that wait awake: with the busy clients of all loops no more than there are processors.
 std::atomic<std::size_t> loops_awake{0};
 
 std::size_t processors() {
@@ -164,41 +169,70 @@ void ServerLoop::run_posted() {
     }
 }
 
-int ServerLoop::wait(std::span<epoll_event> events) {
-    const auto look = [&](int timeout) {
-        return ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
-    };
-    const std::int64_t start = os::now_ns();
-    const bool awake = awake_ns_ > 0 && loops_awake.fetch_add(1, std::memory_order_relaxed) + 1 < processors();
-    if (awake_ns_ > 0 && !awake) loops_awake.fetch_sub(1, std::memory_order_relaxed);
-    std::int64_t now = start;
-    if (awake) {
-        int count = 0;
-        for (;;) {
-            count = look(0);
-            const std::int64_t then = std::exchange(now, os::now_ns());
-            if (count != 0) break;
-            if (now - then > kPreemptedNs) {
-                awake_ns_ = 0;
-                break;
-            }
-            if (now - start > awake_ns_) {
-                awake_ns_ /= 2;
-                break;
-            }
-            os::relax_cpu();
+// A new window of time: who was served in the last one counts until the end of this one.
+void ServerLoop::enter_window(std::int64_t now_ns) {
+    const std::int64_t window = now_ns >> kWindowBits;
+    if (window == window_) return;
+    served_before_ = window == window_ + 1 ? served_now_ : 0;
+    served_now_ = 0;
+    window_ = window;
+    publish_busy();
+}
+
+void ServerLoop::count_served() noexcept {
+    if (++served_now_ > served_before_) publish_busy();
+}
+
+void ServerLoop::publish_busy() noexcept {
+    const std::size_t clients = std::min<std::size_t>(std::max(served_now_, served_before_), kMostBusy);
+    busy_.store(static_cast<std::uint64_t>(window_) << kBusyBits | clients, std::memory_order_relaxed);
+}
+
+// What a loop said that sleeps since then no longer counts.
+std::size_t ServerLoop::busy_clients(std::int64_t window) const noexcept {
+    const std::uint64_t busy = busy_.load(std::memory_order_relaxed);
+    const auto said = static_cast<std::int64_t>(busy >> kBusyBits);
+    return window - said <= 1 ? busy & kMostBusy : 0;
+}
+
+// Looks for events without sleeping, for as long as that has lately been worth it; 0 when there were none.
+int ServerLoop::wait_awake(std::span<epoll_event> events, std::int64_t& now) {
+    if (awake_ns_ == 0 || now < asleep_until_) return 0;
+    const std::int64_t start = now;
+    const std::size_t awake = loops_awake.fetch_add(1, std::memory_order_relaxed) + 1;
+    int count = 0;
+    while (awake + host_.busy_clients(window_) <= processors()) {
+        count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
+        const std::int64_t then = std::exchange(now, os::now_ns());
+        if (count != 0) break;
+        if (now - then > kPreemptedNs) {
+            asleep_until_ = now + kAsleepNs;
+            break;
         }
-        loops_awake.fetch_sub(1, std::memory_order_relaxed);
-        if (count != 0) return count;
+        if (now - start > awake_ns_) {
+            awake_ns_ /= 2;
+            break;
+        }
+        os::relax_cpu();
     }
+    loops_awake.fetch_sub(1, std::memory_order_relaxed);
+    return count;
+}
+
+int ServerLoop::wait(std::span<epoll_event> events) {
+    std::int64_t now = os::now_ns();
+    enter_window(now);
+    if (const int count = wait_awake(events, now); count != 0) return count;
     int timeout = -1;
     if (const std::int64_t next = std::min(timers_.empty() ? os::kNever : timers_.begin()->first, next_tick_);
         next != os::kNever) {
         // Rounded up: a moment too early would be a turn for nothing.
         timeout = static_cast<int>(std::clamp<std::int64_t>((next - now + 999'999) / 1'000'000, 0, 3'600'000));
     }
-    const int count = look(timeout);
-    if (count > 0 && os::now_ns() - now < kLongestAwakeNs) awake_ns_ = kLongestAwakeNs;
+    const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
+    const std::int64_t slept = os::now_ns() - now;
+    if (count > 0 && slept < kLongestAwakeNs) awake_ns_ = kLongestAwakeNs;
+    enter_window(now + slept);
     return count;
 }
 

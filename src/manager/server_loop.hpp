@@ -1,6 +1,6 @@
 // One thread of a server: waits for events of its connections, and serves them.
 //
-// Everything but post(), resume(), stop() and load() is for the loop's own thread.
+// Everything but post(), resume(), stop(), load() and busy_clients() is for the loop's own thread.
 //
 // Invariants
 // (1) A connection is in connections_ from when it is adopted until it has ended. Events of one that is not there mean nothing.
@@ -37,6 +37,8 @@ public:
     virtual std::shared_ptr<ClientProcess> process_behind(int socket) = 0;
     /// What the server watches besides connections, on its first loop: `tag` is what it gave to watch().
     virtual void on_event(std::uint64_t tag) = 0;
+    /// How many clients of all loops were served in that window of time or the one before.
+    virtual std::size_t busy_clients(std::int64_t window) const noexcept = 0;
     /// Now and then, on that loop, too.
     virtual void on_tick() = 0;
 };
@@ -60,6 +62,9 @@ public:
     /// How many connections it has, or is about to have.
     std::size_t load() const noexcept { return load_.load(std::memory_order_relaxed); }
 
+    /// How many of its clients were served in that window of time or the one before.
+    std::size_t busy_clients(std::int64_t window) const noexcept;
+
     /// Takes a client in, from any thread.
     void adopt(std::uint64_t number, FileDescriptor socket);
     /// Watches a descriptor that is no connection's, from any thread. Throws std::system_error.
@@ -73,6 +78,9 @@ public:
     std::span<std::byte> buffer() noexcept { return buffer_; }
     void move_timer(std::uint64_t connection, std::int64_t from, std::int64_t to);
     void hands_shaken(std::uint64_t connection) { shaking_.erase(connection); }
+    /// The window of time by which busy clients are counted, and one more in it.
+    std::int64_t window() const noexcept { return window_; }
+    void count_served() noexcept;
     void turn_away(int socket, const char* why) const;
     void forget(std::uint64_t connection);
     std::shared_ptr<ClientProcess> process_behind(int socket) { return host_.process_behind(socket); }
@@ -80,6 +88,9 @@ public:
 private:
     void take_in(std::uint64_t number, FileDescriptor socket);
     int wait(std::span<::epoll_event> events);
+    int wait_awake(std::span<::epoll_event> events, std::int64_t& now);
+    void enter_window(std::int64_t now_ns);
+    void publish_busy() noexcept;
     void run_posted();
     void run_timers();
 
@@ -98,6 +109,11 @@ private:
     std::set<std::pair<std::int64_t, std::uint64_t>> timers_;
     std::int64_t next_tick_;
     std::int64_t awake_ns_ = 0;    // how long to wait awake before sleeping
+    std::int64_t asleep_until_ = 0;
+    std::int64_t window_ = 0;
+    std::size_t served_now_ = 0;    // clients, in this window and in the one before
+    std::size_t served_before_ = 0;
+    std::atomic<std::uint64_t> busy_{0};    // the greater of them, behind the window
 
     std::mutex posted_mutex_;
     std::vector<std::function<void()>> posted_;
