@@ -1,6 +1,7 @@
 #include "codec/exceptions.hpp"
 
 #include <multihull/error.hpp>
+#include <multihull/manager_gone.hpp>
 
 #include <algorithm>
 #include <any>
@@ -298,6 +299,13 @@ constexpr std::array kKnown{
     Known{&typeid(WorkerCrashed), encode_worker_crashed, decode_worker_crashed},
     by_limit<TaskTimeout>(),
     by_limit<CpuTimeExceeded>(),
+    by_text<ObjectGone>(),
+    by_text<SyncError>(),
+    by_text<BrokenBarrier>(),
+    by_text<QueueClosed>(),
+    by_text<QueueEmpty>(),
+    by_text<QueueFull>(),
+    by_text<ManagerGone>(),
 };
 
 std::optional<std::uint8_t> known_by_name(std::string_view mangled) {

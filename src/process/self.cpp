@@ -1,6 +1,7 @@
 #include "process/self.hpp"
 
 #include "os/process.hpp"
+#include "process/leave_hook.hpp"
 #include "process/supervisor.hpp"
 #include "process/throw_trace.hpp"
 #include "shm/heap.hpp"
@@ -22,6 +23,7 @@ namespace multihull {
 namespace detail {
 
 void run_fork_child_hooks();
+void run_leave_hooks() noexcept;
 
 namespace {
 
@@ -33,6 +35,7 @@ ProcessInfo* self_info = nullptr;
 ProcessInfo* parent_info = nullptr;
 
 constinit std::atomic<ForkChildHook*> hooks{nullptr};
+constinit std::atomic<LeaveHook*> leave_hooks{nullptr};
 
 void in_forked_child() {
     unlock_tokens_after_fork();
@@ -47,6 +50,14 @@ void in_forked_child() {
 }    // namespace
 
 ForkChildHook::ForkChildHook(void (*hook)()) noexcept : hook_(hook), next_(hooks.load()) { hooks.store(this); }
+
+LeaveHook::LeaveHook(void (*hook)() noexcept) noexcept : hook_(hook), next_(leave_hooks.load()) {
+    leave_hooks.store(this);
+}
+
+void run_leave_hooks() noexcept {
+    for (const auto* entry = leave_hooks.load(); entry != nullptr; entry = entry->next_) entry->hook_();
+}
 
 void run_fork_child_hooks() {
     for (const auto* entry = hooks.load(); entry != nullptr; entry = entry->next_) entry->hook_();
@@ -94,6 +105,7 @@ void set_self(ProcessInfo self, ProcessInfo parent) {
 }
 
 void leave_child(int status) noexcept {
+    run_leave_hooks();
     shm::leave_objects();
     os::flush_standard_streams();
     ::_exit(status);

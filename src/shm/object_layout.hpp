@@ -21,6 +21,7 @@ enum class ObjectKind : std::uint8_t {
     value,
     array,
     queue,
+    proxy,    // stands for a manager's object, while messages name it
     count_,
 };
 

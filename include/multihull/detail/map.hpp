@@ -266,18 +266,18 @@ template <bool kStar, bool kForceCells, class F, class Range>
 auto start_map(const std::shared_ptr<Engine>& engine, const F& function, Range&& range, const TaskOptions& options,
                std::uint32_t max_parts = 0, bool stop_on_failure = false, MapTarget into = {}) {
     using I = RangeInvocation<F, Range, kStar>;
-    using Call = MapCall<F, I, kStar>;
-    using In = typename Call::In;
-    using Value = typename Call::Value;
+    using Mapped = MapCall<F, I, kStar>;
+    using In = typename Mapped::In;
+    using Value = typename Mapped::Value;
     I::check();
     if constexpr (!std::is_void_v<Value>) require_travels<Value>();
     constexpr InputKind kKind = kStar ? input_kind<int, In>() : input_kind<Range, In>();
-    constexpr bool kCells = kForceCells || (!std::is_void_v<Value> && Call::kOutput == 0);
+    constexpr bool kCells = kForceCells || (!std::is_void_v<Value> && Mapped::kOutput == 0);
 
     MapPlan plan;
     SharedBlock inputs = write_inputs<In, kStar, kKind>(range, plan.count);
     plan.token = Registered<&MapThunk<F, I, kStar, kKind, kCells>::run, F>::token();
-    plan.output_size = Call::kOutput;
+    plan.output_size = Mapped::kOutput;
     plan.cells = kCells;
     plan.max_parts = max_parts;
     plan.stop_on_failure = stop_on_failure;
