@@ -42,7 +42,7 @@ struct ManagerOptions {
     /// What clients must know, kept out of logs and errors; empty: random, known to the processes that proxies are sent to.
     std::string authkey{};
     std::optional<StartMethod> start_method{};    ///< Of the server's process: the default one where empty.
-    std::size_t threads = 0;                      ///< Of the server; 0: one for each processor, at most 8.
+    std::size_t threads = 0;                      ///< Of the server; 0: one for every two processors, at most 8.
     std::chrono::nanoseconds shutdown_timeout =
         std::chrono::seconds(1);    ///< For the server to end by itself, before it is killed.
 };
