@@ -173,10 +173,11 @@ std::string left_panel(const ComparisonPicture& picture, const Colours& colours)
     return script;
 }
 
-/// The lines under the picture that say which colour is what.
+/// Which colour is what: beside the title where there is room, else in a line of its own.
 std::string legend(const ComparisonPicture& picture, const Colours& colours) {
     std::string script;
     double x = 0.985;
+    const double y = picture.break_evens.empty() ? 0.825 : 0.945;
     constexpr std::array kWays{Prefer::processes, Prefer::threads, Prefer::serial};
     for (const Prefer way : kWays) {
         const auto has = std::ranges::find(picture.comparison.ways, way, &ComparedWay::way);
@@ -184,7 +185,7 @@ std::string legend(const ComparisonPicture& picture, const Colours& colours) {
             continue;
         }
         const char* const name = way == Prefer::serial ? "loop" : multihull::to_string(way);
-        script += fmt::format("set label '■ {}' at screen {:.3f},0.945 right tc rgb '{}'\n", name, x,
+        script += fmt::format("set label '■ {}' at screen {:.3f},{} right tc rgb '{}'\n", name, x, y,
                               colour_of(way, colours));
         const double width = 0.011 * static_cast<double>(std::string_view(name).size() + 3);
         x -= picture.break_evens.empty() ? 1.7 * width : width;
@@ -265,7 +266,7 @@ std::string plot_script(const ComparisonPicture& picture, PictureFormat format, 
     script += fmt::format("set label 1002 {} at screen 0.012,0.885 left tc rgb '{}'\n", in_quotes(picture.subtitle),
                           colours.faint);
     script += legend(picture, colours);
-    script += "set multiplot\nset tmargin at screen 0.83\nset bmargin at screen 0.15\n";
+    script += fmt::format("set multiplot\nset tmargin at screen {}\nset bmargin at screen 0.15\n", two ? 0.83 : 0.77);
     script += fmt::format("set lmargin at screen {}\nset rmargin at screen {}\n", two ? 0.07 : 0.11, two ? 0.46 : 0.98);
     script += left_panel(picture, colours);
     if (two) {

@@ -1,5 +1,6 @@
 #include <multihull/compare.hpp>
 
+#include <multihull/barrier.hpp>
 #include <multihull/detail/parallel_workers.hpp>
 #include <multihull/error.hpp>
 
@@ -15,6 +16,8 @@ namespace {
 
 using std::chrono::nanoseconds;
 using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::seconds kStartPatience{10};
 
 nanoseconds median_of(std::vector<nanoseconds> values) {
     if (values.empty()) throw Error("this way was not measured: the comparison was stopped before its turn");
@@ -60,11 +63,22 @@ nanoseconds timed(Function function) {
     return Clock::now() - begin;
 }
 
-// A pool whose workers are all there. The tasks may all be run by the first of them; the others' turn comes with real work.
+void wait_for_all(Barrier everybody) {
+    try {
+        everybody.wait(kStartPatience);
+    } catch (const BrokenBarrier&) {
+        // One of them can't be started, or died. What it means for the work is measured.
+    }
+}
+
+// A pool whose workers are all there.
 std::unique_ptr<Pool> started_pool(PoolOptions options, std::size_t jobs) {
     options.processes = jobs;
     auto pool = std::make_unique<Pool>(std::move(options));
-    pool->apply([] {});
+    const Barrier everybody(static_cast<std::uint32_t>(jobs));
+    std::vector<Future<void>> waits;
+    for (std::size_t i = 0; i < jobs; ++i) waits.push_back(pool->apply_async(wait_for_all, everybody));
+    for (const auto& wait : waits) wait.get();
     return pool;
 }
 
