@@ -75,6 +75,9 @@ struct PoolOptions {
     bool trace = false;            ///< Keep who ran what and when: see trace.hpp, and insights() of the pool.
     /// How many calls, and ranges of maps, a trace keeps for each worker; older ones are dropped. 64 bytes of shared memory each.
     std::size_t trace_capacity = 65536;
+    /// Lets other processes of this user look on: multihull top, multihull dashboard, PoolWatcher. Empty: where the environment variable
+    /// MULTIHULL_MONITOR is set and not 0.
+    std::optional<bool> publish{};
 };
 
 /// Settings of one task, where they differ from its pool's.

@@ -28,6 +28,8 @@ enum class Call : std::uint32_t {
     write_file,
     name_file,
     lock_file,
+    socket,
+    accept,
     count_
 };
 

@@ -4,6 +4,7 @@
 #include "os/fault.hpp"
 #include "os/process.hpp"
 #include "pool/map_state.hpp"
+#include "pool/monitor.hpp"
 #include "pool/worker.hpp"
 #include "process/exchange.hpp"
 #include "process/inner_limits.hpp"
@@ -39,6 +40,7 @@ PoolOptions checked_options(PoolOptions options) {
             "a pool of " + std::to_string(options.processes) +
             " workers is more than a pool can have (4096): ask for as many as there are processors");
     }
+    options.publish = wants_monitor(options.publish);
     if (options.name.empty()) options.name = "Pool-" + std::to_string(pool_count.fetch_add(1) + 1);
     return options;
 }
@@ -77,6 +79,7 @@ shm::Offset make_home(const PoolOptions& options) {
     header.worker_count = static_cast<std::uint32_t>(options.processes);
     header.inner_cpus = static_cast<std::uint32_t>(inner_share(options.processes, cpus));
     header.inner_threads = static_cast<std::uint32_t>(options.inner_max_num_threads.value_or(header.inner_cpus));
+    header.keeps_times = *options.publish ? 1 : 0;
     copy_name(header.name, options.name);
     copy_name(header.owner_name, current_process().name());
     header.parent_entry_address = reinterpret_cast<std::uintptr_t>(&worker_entry);
@@ -165,6 +168,7 @@ void Engine::start() {
         log(LogLevel::debug, "pool " + options_.name + " starts " + std::to_string(home_.worker_count) + " workers");
     }
     for (std::uint32_t i = 0; i < home_.worker_count; ++i) start_worker(i);
+    if (*options_.publish) Monitor::publish(shared_from_this());
 }
 
 Engine::~Engine() {

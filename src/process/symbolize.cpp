@@ -204,6 +204,8 @@ bool add_functions(Dwarf_Die* parent, Dwarf_Addr address, std::vector<Dwarf_Die>
     return false;
 }
 
+}    // namespace
+
 class Symbolizer {
 public:
     Symbolizer(pid_t process, Symbolizer* inherited)
@@ -237,7 +239,8 @@ private:
     }
 
     void refresh() {
-        const Loads loads = current_loads();
+        // What another process has loaded is read anew each time.
+        const Loads loads = process_ == getpid() ? current_loads() : Loads(loads_.first + 1, 0);
         if (dwfl_ && loads != loads_) {
             dwfl_report_begin(dwfl_.get());
             dwfl_linux_proc_report(dwfl_.get(), process_);
@@ -318,6 +321,8 @@ private:
     Loads loads_{0, 0};
 };
 
+namespace {
+
 // The process's one symbolizer, made on first use and never destroyed. A forked child makes its own, because another
 // thread may have been inside the parent's when it forked; it keeps that one, untouched, so that it is no leak.
 Symbolizer& symbolizer() {
@@ -335,5 +340,14 @@ Symbolizer& symbolizer() {
 }    // namespace
 
 std::vector<Frame> symbolize(std::span<const std::uintptr_t> addresses) { return symbolizer().frames(addresses); }
+
+RemoteSymbols::RemoteSymbols(pid_t process) : symbols_(std::make_unique<Symbolizer>(process, nullptr)) {}
+RemoteSymbols::RemoteSymbols(RemoteSymbols&&) noexcept = default;
+RemoteSymbols& RemoteSymbols::operator=(RemoteSymbols&&) noexcept = default;
+RemoteSymbols::~RemoteSymbols() = default;
+
+std::vector<Frame> RemoteSymbols::frames(std::span<const std::uintptr_t> addresses) {
+    return symbols_->frames(addresses);
+}
 
 }    // namespace multihull::detail

@@ -6,7 +6,9 @@
 #include <multihull/stack.hpp>
 
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <sys/types.h>
 #include <vector>
 
 namespace multihull::detail {
@@ -15,5 +17,21 @@ namespace multihull::detail {
 /// that the compiler inlined there gets a frame of its own, before that of the function it went into. Costs
 /// milliseconds when called first, and after shared libraries were loaded.
 std::vector<Frame> symbolize(std::span<const std::uintptr_t> addresses);
+
+class Symbolizer;
+
+/// The same for addresses of another process of this user, for as long as it lives. Not thread-safe.
+class RemoteSymbols {
+public:
+    explicit RemoteSymbols(pid_t process);
+    RemoteSymbols(RemoteSymbols&&) noexcept;
+    RemoteSymbols& operator=(RemoteSymbols&&) noexcept;
+    ~RemoteSymbols();
+
+    std::vector<Frame> frames(std::span<const std::uintptr_t> addresses);
+
+private:
+    std::unique_ptr<Symbolizer> symbols_;
+};
 
 }    // namespace multihull::detail
