@@ -1,9 +1,11 @@
 // The program `multihull`: what the library does, for the command line.
 #include "compare_command.hpp"
+#include "dashboard_command.hpp"
 #include "failure.hpp"
 #include "manager_command.hpp"
 #include "progress.hpp"
 #include "thumbnails_command.hpp"
+#include "top_command.hpp"
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -12,21 +14,38 @@
 
 #include <cstdio>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace {
+
+/// A command of the program: what parses its options, and what does it then.
+struct Command {
+    const CLI::App* options;
+    std::function<int()> run;
+};
+
+/// `add` gives the program a command with options of a type, which `run` gets.
+template <class Options>
+Command add(CLI::App& program, CLI::App* (*add_command)(CLI::App&, const std::shared_ptr<Options>&),
+            int (*run)(const Options&)) {
+    const auto options = std::make_shared<Options>();
+    return {add_command(program, options), [options, run] { return run(*options); }};
+}
 
 int run(int argc, char** argv) {
     CLI::App program("Work in parallel processes that nothing can sink.", "multihull");
     program.set_version_flag("--version", "multihull " MULTIHULL_VERSION);
     program.require_subcommand(1);
-    const auto thumbnails_options = std::make_shared<app::ThumbnailsOptions>();
-    const CLI::App* thumbnails = app::add_thumbnails_command(program, thumbnails_options);
-    const auto compare_options = std::make_shared<app::CompareCommandOptions>();
-    const CLI::App* compare = app::add_compare_command(program, compare_options);
-    const auto manager_options = std::make_shared<app::ManagerOptions>();
-    const CLI::App* manager = app::add_manager_command(program, manager_options);
+    const std::vector<Command> commands{
+        add(program, app::add_thumbnails_command, app::run_thumbnails_command),
+        add(program, app::add_compare_command, app::run_compare_command),
+        add(program, app::add_top_command, app::run_top_command),
+        add(program, app::add_dashboard_command, app::run_dashboard_command),
+        add(program, app::add_manager_command, app::run_manager_command),
+    };
     try {
         program.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
@@ -38,13 +57,12 @@ int run(int argc, char** argv) {
         fmt::print(stderr, "multihull: {}. See multihull {}--help.\n", app::printable(error.what()), command);
         return 2;
     }
-    if (thumbnails->parsed()) {
-        return app::run_thumbnails_command(*thumbnails_options);
+    for (const Command& command : commands) {
+        if (command.options->parsed()) {
+            return command.run();
+        }
     }
-    if (manager->parsed()) {
-        return app::run_manager_command(*manager_options);
-    }
-    return compare->parsed() ? app::run_compare_command(*compare_options) : 2;
+    return 2;
 }
 
 }    // namespace

@@ -147,8 +147,9 @@ public:
 
     void signal(int number) const { ::kill(pid_, number); }
 
-    /// What it has written to stderr until now.
+    /// What it has written until now.
     std::string err() const { return read_file(folder_ / "err"); }
+    std::string out() const { return read_file(folder_ / "out"); }
 
     /// Waits for its end.
     Outcome wait() {
