@@ -1,9 +1,10 @@
 // Proxies of what synchronizes in a manager's server: locks, semaphores, conditions, events, barriers. They work between processes of
 // any family and any language, on any machine that reaches the server; where all processes come from one program, Lock and the others
-// of sync.hpp are hundreds of times faster.
+// of sync.hpp do without a server.
 //
-// A lock or a permit belongs to the thread that took it. When a thread or its process ends, ours gives back what it held. What they
-// have in common, and what their calls throw: see proxy.hpp.
+// An RLock and a Condition belong to the thread that took them, and our servers give them back when it ends. A Lock and permits belong to
+// its process, whose other threads may release them; they are given back when it is killed, but stay taken when it ends by itself, as
+// with Python. What they have in common, and what their calls throw: see proxy.hpp.
 #pragma once
 
 #include <multihull/proxy.hpp>
