@@ -7,7 +7,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <stdexcept>
 #include <system_error>
 
@@ -45,29 +47,78 @@ private:
     std::string name_;
 };
 
-/// Blurs at full resolution. Colours of transparent pixels are weighed by their opacity, so that they don't bleed.
-VImage blurred(const VImage& image, double sigma) {
-    if (!image.has_alpha()) {
+/// A Gaussian blur of every pixel. Where it leaves nothing of the finer detail, its first part is the mean of `step` by `step` pixels,
+/// and the Gaussian does what is left: the variances of the two add up to that of the whole blur.
+VImage gaussian(const VImage& image, double sigma, int step) {
+    if (step < 2) {
         return image.gaussblur(sigma);
     }
-    return image.premultiply().gaussblur(sigma).unpremultiply().cast(image.format());
+    // Beyond the edges it goes on as it ends, as for the whole blur: the means at the edges are means of that, too.
+    const int frame = static_cast<int>(std::ceil(3 * sigma / step));
+    const auto means = [&](int size) { return (size + step - 1) / step; };
+    const VImage framed =
+        image.embed(frame * step, frame * step, (means(image.width()) + 2 * frame) * step,
+                    (means(image.height()) + 2 * frame) * step, VImage::option()->set("extend", VIPS_EXTEND_COPY));
+    const double rest = std::sqrt(sigma * sigma - (step * step - 1) / 12.0) / step;
+    // A mask of whole numbers, or one that is cut where it is a fifth of its height, would be off by several grey levels.
+    return framed.shrink(step, step)
+        .gaussblur(rest, VImage::option()->set("min_ampl", 0.01)->set("precision", VIPS_PRECISION_FLOAT))
+        .extract_area(frame, frame, static_cast<int>(std::lround(image.width() / double(step))),
+                      static_cast<int>(std::lround(image.height() / double(step))));
+}
+
+/// How many pixels in each direction may become one before the Gaussian: it is still three of them wide, and the thumbnail has fewer.
+/// Best a number that divides the image.
+int blur_step(const VImage& image, const ThumbnailJob& job) {
+    const int longer = std::max(image.width() / std::max(job.width, 1), image.height() / std::max(job.height, 1));
+    const int shorter = std::min(image.width(), image.height());
+    const int most = std::min({static_cast<int>(job.blur / 3), longer / 4, shorter / 16});
+    for (int step = most; step > most / 2 && step > 1; --step) {
+        if (image.width() % step == 0 && image.height() % step == 0) {
+            return step;
+        }
+    }
+    return most;
+}
+
+/// Colours of transparent pixels are weighed by their opacity, so that they don't bleed.
+VImage blurred(const VImage& image, const ThumbnailJob& job) {
+    const int step = blur_step(image, job);
+    if (image.has_alpha()) {
+        return gaussian(image.premultiply(), job.blur, step).unpremultiply().rint().cast(image.format());
+    }
+    return gaussian(image, job.blur, step).rint().cast(image.format());
 }
 
 /// For the call that takes it, which frees it.
-VOption* fit(const ThumbnailJob& job) {
-    return VImage::option()->set("height", job.height)->set("size", VIPS_SIZE_DOWN)->set("export_profile", "srgb");
+VOption* fit(const ThumbnailJob& job, bool by_profile) {
+    VOption* options = VImage::option()->set("height", job.height)->set("size", VIPS_SIZE_DOWN);
+    return by_profile ? options->set("export_profile", "srgb") : options;
+}
+
+/// Without a profile of its own an image in grey or in colours is in sRGB already. To transform it all the same costs a fifth of a
+/// photograph's time.
+bool needs_profile(const VImage& thumbnail) {
+    const bool plain =
+        thumbnail.interpretation() == VIPS_INTERPRETATION_sRGB || thumbnail.interpretation() == VIPS_INTERPRETATION_B_W;
+    return !plain || thumbnail.get_typeof(VIPS_META_ICC_NAME) != 0;
 }
 
 /// The thumbnail, not computed yet: the input is read when it is saved.
-VImage shrunk(const ThumbnailJob& job, const InputName& name) {
+VImage shrunk(const ThumbnailJob& job, const InputName& name, bool by_profile) {
     // Both turn the image upright, and neither enlarges one that is smaller already.
     if (job.blur > 0) {
         VOption* load = VImage::option()->set("access", VIPS_ACCESS_SEQUENTIAL)->set("fail_on", VIPS_FAIL_ON_TRUNCATED);
-        const VImage whole = blurred(VImage::new_from_file(name.c_str(), load), job.blur);
-        return whole.thumbnail_image(job.width, fit(job));
+        const VImage whole = blurred(VImage::new_from_file(name.c_str(), load), job);
+        return whole.thumbnail_image(job.width, fit(job, by_profile));
     }
     // From the file: a JPEG is decoded at a half, a quarter or an eighth of its size where that is enough.
-    return VImage::thumbnail(name.c_str(), job.width, fit(job)->set("fail_on", VIPS_FAIL_ON_TRUNCATED));
+    return VImage::thumbnail(name.c_str(), job.width, fit(job, by_profile)->set("fail_on", VIPS_FAIL_ON_TRUNCATED));
+}
+
+VImage shrunk(const ThumbnailJob& job, const InputName& name) {
+    const VImage thumbnail = shrunk(job, name, false);
+    return needs_profile(thumbnail) ? shrunk(job, name, true) : thumbnail;
 }
 
 }    // namespace

@@ -50,6 +50,33 @@ TEST_P(ImageJobTest, TransparentBecomesWhiteInJpegAndStaysInPng) {
     EXPECT_EQ(VImage::new_from_file((folder_ / "thumbnail.png").c_str()).bands(), 4);
 }
 
+TEST_P(ImageJobTest, ConvertsToSrgbWhatIsInAnotherProfile) {
+    const VImage half = VImage::black(200, 200, VImage::option()->set("bands", 3)) + 128.0;
+    const VImage srgb =
+        half.cast(VIPS_FORMAT_UCHAR).copy(VImage::option()->set("interpretation", VIPS_INTERPRETATION_sRGB));
+    const auto mean = [&](const VImage& image) {
+        image.pngsave((folder_ / "image.png").c_str());
+        EXPECT_EQ(make(folder_ / "image.png", folder_ / "thumbnail.png").unreadable, "");
+        const VImage thumbnail = VImage::new_from_file((folder_ / "thumbnail.png").c_str());
+        EXPECT_EQ(thumbnail.format(), VIPS_FORMAT_UCHAR);
+        return thumbnail.avg();
+    };
+    EXPECT_NEAR(mean(srgb), 128, 2);
+    // The same colour, said in a profile with other primaries and another curve.
+    const VImage other = srgb.icc_transform("p3", VImage::option()->set("input_profile", "srgb"));
+    ASSERT_NE(other.get_typeof(VIPS_META_ICC_NAME), 0U);
+    EXPECT_NEAR(mean(other), 128, 2);
+    const VImage cmyk = srgb.icc_transform("cmyk", VImage::option()->set("input_profile", "srgb"));
+    cmyk.jpegsave((folder_ / "cmyk.jpg").c_str(), VImage::option()->set("strip", true)->set("Q", 95));
+    EXPECT_EQ(make(folder_ / "cmyk.jpg", folder_ / "thumbnail.png").unreadable, "");
+    const VImage thumbnail = VImage::new_from_file((folder_ / "thumbnail.png").c_str());
+    EXPECT_EQ(thumbnail.bands(), 3);
+    EXPECT_NEAR(thumbnail.avg(), 128, 12);
+    // Sixteen bits, and grey alone, become eight.
+    EXPECT_NEAR(mean(srgb.colourspace(VIPS_INTERPRETATION_RGB16)), 128, 2);
+    EXPECT_NEAR(mean(srgb.colourspace(VIPS_INTERPRETATION_GREY16)), 128, 2);
+}
+
 TEST_P(ImageJobTest, SaysWhyThereIsNone) {
     EXPECT_EQ(make(folder_ / "missing.jpg", folder_ / "thumbnail.jpg").unreadable, "No such file or directory");
     write_file(folder_ / "text.jpg", "no picture");
@@ -61,6 +88,51 @@ TEST_P(ImageJobTest, SaysWhyThereIsNone) {
     fs::create_directories(folder_ / "taken.jpg/x");
     EXPECT_EQ(make(folder_ / "good.ppm", folder_ / "taken.jpg").output_refused, "Is a directory");
     EXPECT_FALSE(fs::exists(folder_ / "aside"));
+}
+
+/// The same made slowly: an exact Gaussian of every pixel, then a thumbnail of that.
+VImage blurred_exactly(const VImage& image, double sigma) {
+    return image.gaussblur(sigma, VImage::option()->set("min_ampl", 0.0005)->set("precision", VIPS_PRECISION_FLOAT))
+        .rint()
+        .cast(VIPS_FORMAT_UCHAR)
+        .thumbnail_image(60, VImage::option()->set("height", 60)->set("size", VIPS_SIZE_DOWN));
+}
+
+VImage in_colours(const VImage& bands) {
+    return bands.rint().cast(VIPS_FORMAT_UCHAR).copy(VImage::option()->set("interpretation", VIPS_INTERPRETATION_sRGB));
+}
+
+TEST(ImageBlurTest, IsAGaussianOfEveryPixel) {
+    app::start_libvips();
+    const Folder folder;
+    const VImage noise =
+        VImage::gaussnoise(600, 450, VImage::option()->set("mean", 128)->set("sigma", 60)->set("seed", 1));
+    const VImage place = VImage::xyz(600, 450);
+    // Stripes as wide as what a thumbnail's blur may leave out at first, a hard edge, and single points.
+    const VImage stripes = ((place[0] % 7.0) < 3.5).ifthenelse(255, 0);
+    const VImage edge = ((place[0] + place[1]) < 500.0).ifthenelse(255, 0);
+    for (const VImage& image : {noise.bandjoin(noise.rot180()).bandjoin(noise.fliphor()), stripes.bandjoin({0, 255}),
+                                edge.bandjoin(stripes).bandjoin(noise)}) {
+        const VImage photo = in_colours(image);
+        photo.pngsave((folder / "photo.png").c_str());
+        for (const double sigma : {6.0, 15.0}) {
+            const app::JobResult result = app::make_thumbnail({.input = folder / "photo.png",
+                                                               .output = folder / "thumbnail.png",
+                                                               .temporary = folder / "aside",
+                                                               .width = 60,
+                                                               .height = 60,
+                                                               .blur = sigma});
+            ASSERT_EQ(result.unreadable + result.output_refused, "");
+            const VImage thumbnail = VImage::new_from_file((folder / "thumbnail.png").c_str());
+            const VImage exact = blurred_exactly(photo, sigma);
+            ASSERT_EQ(thumbnail.width(), exact.width());
+            ASSERT_EQ(thumbnail.height(), exact.height());
+            // What differs is mostly how the last step to the thumbnail rounds, which starts from fewer pixels than the exact one's.
+            const VImage difference = (thumbnail - exact).abs();
+            EXPECT_LE(difference.max(), 12) << "sigma " << sigma;
+            EXPECT_LE(difference.avg(), 1) << "sigma " << sigma;
+        }
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(WithAndWithoutBlur, ImageJobTest, ::testing::Values(0.0, 2.0));
