@@ -34,8 +34,15 @@ public:
         ::sigaddset(&child, SIGCHLD);
         ::sigprocmask(SIG_BLOCK, &child, nullptr);
         ::signal(SIGCHLD, SIG_DFL);
-        // Ctrl-C and a polite end are the parent's to act on: when it goes, so does everything here.
-        for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) previous_[signal] = ::signal(signal, SIG_IGN);
+        // Ctrl-C and a polite end are the parent's to act on: when it goes, so does everything here. They are blocked, too: one that is
+        // sent to a child which has not yet got its own ways back waits for that, instead of being ignored for ever.
+        sigset_t polite;
+        ::sigemptyset(&polite);
+        for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
+            ::sigaddset(&polite, signal);
+            previous_[signal] = ::signal(signal, SIG_IGN);
+        }
+        ::sigprocmask(SIG_BLOCK, &polite, nullptr);
         signals_ = os::Fd(::signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK));
         if (!signals_) ::_exit(1);    // the parent sees it end
         os::become_subreaper();
