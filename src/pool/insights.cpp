@@ -299,6 +299,7 @@ std::vector<PoolFailure> Engine::failures(const std::deque<Death>& deaths) const
 std::vector<TracedTask> Engine::traced_tasks(std::uint64_t* dropped) const {
     std::vector<TracedTask> tasks;
     if (trace_block_ == 0) return tasks;
+    std::vector<std::int64_t> told_until(home_.worker_count, 0);
     for (std::uint32_t i = 0; i < home_.worker_count; ++i) {
         const TraceReading reading =
             read_trace(*TraceRing::at(trace_block_, trace_capacity_, i), trace_capacity_, history_.made_ns);
@@ -306,6 +307,7 @@ std::vector<TracedTask> Engine::traced_tasks(std::uint64_t* dropped) const {
         for (const TraceEntry& entry : reading.entries) {
             const bool failed = entry.outcome == TraceEntry::exception;
             tasks.push_back({i, failed ? TaskOutcome::exception : TaskOutcome::value, entry});
+            told_until[i] = entry.ended_ns;
         }
     }
     const std::lock_guard guard(mutex_);
@@ -314,10 +316,11 @@ std::vector<TracedTask> Engine::traced_tasks(std::uint64_t* dropped) const {
     for (const Death& death : history_.deaths()) {
         if (death.held) tasks.push_back(traced(death.task, death.worker, death.pid, death.when_ns, death.outcome));
     }
-    const std::int64_t now = os::now_ns();
     for (std::uint32_t i = 0; i < home_.worker_count; ++i) {
         const auto held = held_by(i);
-        if (held && workers_[i]) tasks.push_back(traced(*held, i, pid_of(*workers_[i]), now, TaskOutcome::running));
+        // One that the worker has told of, and is about to end, does not run any more.
+        if (!held || !workers_[i] || held->started_ns < told_until[i]) continue;
+        tasks.push_back(traced(*held, i, pid_of(*workers_[i]), os::now_ns(), TaskOutcome::running));
     }
     return tasks;
 }
@@ -349,7 +352,8 @@ PoolInsights Engine::insights() const {
             if (insights.traced) {
                 std::int64_t work = place.lost_work_ns;
                 work += static_cast<std::int64_t>(counters.work_ns.load(std::memory_order_relaxed));
-                if (const auto held = held_by(i); held && workers_[i]) work += now - held->started_ns;
+                if (const auto held = held_by(i); held && workers_[i])
+                    work += std::max<std::int64_t>(now - held->started_ns, 0);
                 worker.work = since(0, std::min(work, place.ready_ns));
                 worker.wait = since(0, place.ready_ns) - worker.work;
             }
