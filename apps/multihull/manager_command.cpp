@@ -43,7 +43,8 @@ std::string read_key(const fs::path& path) {
 void write_port_file(const fs::path& path, const std::string& address) {
     const fs::path temporary = path.native() + fmt::format(".{}.tmp", ::getpid());
     std::ofstream file(temporary);
-    file << address.substr(address.rfind(':') + 1) << '\n';
+    const bool has_port = address.find('/') == std::string::npos && address.front() != '@';
+    file << (has_port ? address.substr(address.rfind(':') + 1) : address) << '\n';
     file.close();
     std::error_code error;
     if (!file || (fs::rename(temporary, path, error), error)) {
