@@ -11,6 +11,7 @@
 #include "os/clock.hpp"
 
 #include <deque>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -102,10 +103,16 @@ private:
             raise("OverflowError", "a semaphore can't have that many permits");
         }
         if (bounded_ && value_ + count > initial_) raise("ValueError", "Semaphore released too many times");
-        if (const auto holder = holders_.find(caller.process); holder != holders_.end()) {
-            holder->second -= std::min(count, holder->second);
-            if (holder->second == 0) holders_.erase(holder);
-        }
+        // One's own first, then whoever's: what is free and what is held are never more than there are, whoever dies.
+        std::int64_t left = count;
+        const auto take_from = [&](auto holder) {
+            const std::int64_t taken = std::min(left, holder->second);
+            left -= taken;
+            holder->second -= taken;
+            return holder->second == 0 ? holders_.erase(holder) : std::next(holder);
+        };
+        if (const auto own = holders_.find(caller.process); own != holders_.end()) take_from(own);
+        for (auto holder = holders_.begin(); left > 0 && holder != holders_.end();) holder = take_from(holder);
         value_ += count;
         pass_on(answers);
         return Object();

@@ -126,7 +126,7 @@ struct ManagerServer::State final : LoopHost {
     }
     void on_tick() override { core->registry.collect(os::now_ns(), kCollectGraceNs); }
     void accept_clients();
-    void turn_one_away();
+    bool turn_one_away();
 
     Listener listener;
     std::shared_ptr<ServerCore> core;
@@ -182,16 +182,20 @@ void ManagerServer::State::on_event(std::uint64_t tag) {
     core->registry.release(process->number());
 }
 
-// A client that can't be accepted would wake us for ever: a spare descriptor is given up to turn it away.
-void ManagerServer::State::turn_one_away() {
+// A client that can't be accepted would wake us for ever: a spare descriptor is given up to turn it away. False when there is none:
+// accept4() says that descriptors are missing before it looks whether anybody waits.
+bool ManagerServer::State::turn_one_away() {
     spare.close();
-    const FileDescriptor client(::accept4(listener.fileno(), nullptr, nullptr, SOCK_CLOEXEC));
-    spare = FileDescriptor();
+    const bool turned_away =
+        static_cast<bool>(FileDescriptor(::accept4(listener.fileno(), nullptr, nullptr, SOCK_CLOEXEC)));
+    spare = spare_descriptor();
+    if (!turned_away) return false;
     if (const std::int64_t now = os::now_ns(); last_shortage == 0 || now - last_shortage > kShortageLogNs) {
         last_shortage = now;
         log(LogLevel::warning, "the manager at " + listener.address() +
                                    " has no descriptor left for a client: raise the limit on open files (ulimit -n)");
     }
+    return true;
 }
 
 void ManagerServer::State::accept_clients() {
@@ -200,8 +204,8 @@ void ManagerServer::State::accept_clients() {
         FileDescriptor client(::accept4(listener.fileno(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
         if (!client) {
             if (errno == EMFILE || errno == ENFILE) {
-                turn_one_away();
-                continue;
+                if (turn_one_away()) continue;
+                return;    // whoever comes now is heard of by the next event
             }
             if (errno == EINTR || errno == ECONNABORTED) continue;
             return;

@@ -140,6 +140,21 @@ void ServerLoop::move_timer(std::uint64_t connection, std::int64_t from, std::in
     if (to != os::kNever) timers_.emplace(to, connection);
 }
 
+namespace {
+
+// What one client brings about ends its own connection, never the server.
+template <class Work>
+void attend(ServerConnection& connection, Work work) {
+    try {
+        work();
+    } catch (const std::exception& error) {
+        log(LogLevel::error, std::string("a manager's client is dropped: ") + error.what());
+        connection.end();
+    }
+}
+
+}    // namespace
+
 void ServerLoop::run_timers() {
     while (!timers_.empty() && timers_.begin()->first <= os::now_ns()) {
         const std::uint64_t number = timers_.begin()->second;
@@ -147,7 +162,7 @@ void ServerLoop::run_timers() {
         const auto found = connections_.find(number);
         if (found == connections_.end()) continue;
         const auto connection = found->second;
-        connection->on_time();
+        attend(*connection, [&] { connection->on_time(); });
     }
 }
 
@@ -164,7 +179,7 @@ void ServerLoop::run_posted() {
     for (const std::uint64_t number : resumed) {
         if (const auto found = connections_.find(number); found != connections_.end()) {
             const auto connection = found->second;
-            connection->resume();
+            attend(*connection, [&] { connection->resume(); });
         }
     }
 }
@@ -250,7 +265,7 @@ void ServerLoop::run() {
                 host_.on_event(event.data.u64 & ~kHostTag);
             } else if (const auto found = connections_.find(event.data.u64); found != connections_.end()) {
                 const auto connection = found->second;
-                connection->on_events(event.events);
+                attend(*connection, [&] { connection->on_events(event.events); });
             }
         }
         run_timers();

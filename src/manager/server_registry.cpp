@@ -166,8 +166,12 @@ std::string Registry::debug_info() const {
     std::ranges::sort(all, {}, [](const auto& each) -> const std::string& { return each.first->ident; });
     std::string text;
     for (const auto& [kept, count] : all) {
+        std::string shown = kept->referent->repr();
+        std::size_t end = std::min<std::size_t>(shown.size(), 75);
+        while (end > 0 && end < shown.size() && (static_cast<unsigned char>(shown[end]) & 0xc0U) == 0x80U) --end;
+        shown.resize(end);    // with no half character, which could not be sent
         text += (text.empty() ? "  " : "\n  ") + kept->ident + ":       refcount=" + std::to_string(count) + "\n    " +
-                kept->referent->repr().substr(0, 75);
+                shown;
     }
     return text;
 }

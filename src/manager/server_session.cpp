@@ -28,7 +28,12 @@ std::string message(const char* kind, Object value) {
 
 // As a client shows it: behind a line of dashes, with another one below.
 std::string traceback(const std::exception_ptr& error) {
-    return message("#TRACEBACK", Object(std::string(python_exception(error).what()) + "\n"));
+    const Object text(std::string(python_exception(error).what()) + "\n");
+    try {
+        return message("#TRACEBACK", text);
+    } catch (const PicklingError&) {    // not UTF-8: what it quotes may be anything
+        return message("#TRACEBACK", Object(text.repr() + "\n"));
+    }
 }
 
 std::string traceback(const char* name, const std::string& sentence) {
@@ -50,23 +55,24 @@ Object names(const std::vector<std::string>& exposed) {
     return Object::tuple(std::move(told));
 }
 
-std::string proxy_message(ServerCore& core, NewProxy proxy, Owner owner) {
+std::string proxy_message(ServerCore& core, NewProxy proxy) {
     const ManagerType* const type = core.types.find(proxy.type);
     if (type == nullptr) {
         return traceback("KeyError", "the server knows no type '" + proxy.type + "' to make a proxy of");
     }
-    const auto kept = core.registry.add(*type, std::move(proxy.referent), owner);
+    // Nobody's: Python's clients give it back over another connection than this one.
+    const auto kept = core.registry.add(*type, std::move(proxy.referent), 0);
     Object token =
         instance_of("multiprocessing.managers", "Token", {},
                     Object::tuple(std::vector<Object>{kept->type->name, core.python_address, kept->ident}), true);
     return message("#PROXY", Object::tuple(std::vector<Object>{names(type->exposed), std::move(token)}));
 }
 
-std::string answer_message(ServerCore& core, Answer answer, Owner owner) {
+std::string answer_message(ServerCore& core, Answer answer) {
     try {
         if (auto* const value = std::get_if<Object>(&answer)) return message("#RETURN", std::move(*value));
         if (auto* const proxy = std::get_if<NewProxy>(&answer)) {
-            return proxy_message(core, std::move(*proxy), owner);
+            return proxy_message(core, std::move(*proxy));
         }
         return error_message(std::get<std::exception_ptr>(answer));
     } catch (const PicklingError& error) {
@@ -105,12 +111,12 @@ void ClientProcess::end() {
 // A call that waits for its answer, which is sent over the connection that it came from.
 class Session::SessionCall final : public ParkedCall {
 public:
-    SessionCall(std::shared_ptr<ServerCore> core, std::shared_ptr<Outlet> outlet, Owner owner)
-        : core_(std::move(core)), outlet_(std::move(outlet)), owner_(owner) {}
+    SessionCall(std::shared_ptr<ServerCore> core, std::shared_ptr<Outlet> outlet)
+        : core_(std::move(core)), outlet_(std::move(outlet)) {}
 
     void answer(Answer answer) noexcept override {
         try {
-            outlet_->send(answer_message(*core_, std::move(answer), owner_));
+            outlet_->send(answer_message(*core_, std::move(answer)));
         } catch (const std::exception& error) {
             // Without an answer the client would wait for ever.
             log(LogLevel::error,
@@ -122,7 +128,6 @@ public:
 private:
     const std::shared_ptr<ServerCore> core_;
     const std::shared_ptr<Outlet> outlet_;
-    const Owner owner_;
 };
 
 // Of a call on a thread of its own. It is parked from the beginning.
@@ -162,7 +167,7 @@ Owner Session::owner() const noexcept {
 std::shared_ptr<ParkedCall> Session::park(std::int64_t deadline, std::function<void()> expired) {
     if (creating_) throw Error("making an object can't wait: have one of its methods wait");
     const auto outlet = outlet_.lock();
-    parked_ = std::make_shared<SessionCall>(core_, outlet, owner());
+    parked_ = std::make_shared<SessionCall>(core_, outlet);
     outlet->set_timer(deadline, std::move(expired));
     return parked_;
 }
@@ -216,7 +221,7 @@ void Session::on_message(std::span<const std::byte> message) {
         Object request = unpickle(message, PickleGlobals::of_server(), {.bytes = core_->largest_message});
         if (contains(message, kProxy)) stash_proxies(request);
         handle(std::move(request));
-    } catch (const std::exception&) {
+    } catch (...) {
         answer(traceback(std::current_exception()));
     }
 }
@@ -358,7 +363,7 @@ void Session::call_method(const std::string& ident, std::string method, std::vec
     Referent& referent = *kept->referent;
     if (std::ranges::find(kept->type->exposed, method) == kept->type->exposed.end()) {
         if (method == "__repr__" || method == "__str__") return answer(message("#RETURN", Object(referent.repr())));
-        if (method == "#GETVALUE") return answer(answer_message(*core_, referent.value(), owner()));
+        if (method == "#GETVALUE") return answer(answer_message(*core_, referent.value()));
         raise("AttributeError", "a '" + kept->type->name + "' of this server has no method '" + method + "'");
     }
     if (kept->type->slow) return call_slowly(kept, std::move(method), std::move(args), std::move(kwargs));
@@ -366,19 +371,19 @@ void Session::call_method(const std::string& ident, std::string method, std::vec
     try {
         Reply reply = referent.call(call);
         if (auto* const value = std::get_if<Object>(&reply)) {
-            answer(answer_message(*core_, std::move(*value), owner()));
+            answer(answer_message(*core_, std::move(*value)));
         } else if (auto* const proxy = std::get_if<NewProxy>(&reply)) {
-            answer(answer_message(*core_, std::move(*proxy), owner()));
+            answer(answer_message(*core_, std::move(*proxy)));
         }
     } catch (...) {
         if (parked_ && !parked_->claim()) return;
-        answer(answer_message(*core_, std::current_exception(), owner()));
+        answer(answer_message(*core_, std::current_exception()));
     }
 }
 
 void Session::call_slowly(std::shared_ptr<const Kept> kept, std::string method, std::vector<Object> args,
                           Object kwargs) {
-    parked_ = std::make_shared<SessionCall>(core_, outlet_.lock(), owner());
+    parked_ = std::make_shared<SessionCall>(core_, outlet_.lock());
     core_->run_slow([kept = std::move(kept), method = std::move(method), args = std::move(args),
                      kwargs = std::move(kwargs), session = shared_from_this(), parked = parked_]() mutable {
         SlowContext context(session, parked);

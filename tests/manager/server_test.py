@@ -444,6 +444,23 @@ class Deaths(ServerCase):
         self.killed(lambda: semaphore.acquire() and semaphore.acquire())
         self.assertTrue(semaphore.acquire() and semaphore.acquire())
 
+    def test_a_permit_that_somebody_else_gave_back_comes_back_once(self):
+        semaphore = self.manager.BoundedSemaphore(1)
+        acquired, released = self.manager.Event(), self.manager.Event()
+
+        def acquire_and_die():
+            semaphore.acquire()
+            acquired.set()
+            released.wait()
+        killed = threading.Thread(target=self.killed, args=(acquire_and_die,))
+        killed.start()
+        acquired.wait()
+        semaphore.release()
+        released.set()
+        killed.join()
+        self.assertTrue(semaphore.acquire())
+        self.assertFalse(semaphore.acquire(True, 0.2))
+
     def test_permits_that_were_used_up_stay_away(self):
         """Who ends as he should has given up his proxies before: what he took he meant to keep."""
         semaphore = self.manager.Semaphore(1)
@@ -575,6 +592,17 @@ class BadClients(ServerCase):
             self.assertEqual(pickle.loads(receive(raw))[0], "#TRACEBACK", body)
             raw.close()
 
+    def test_what_is_no_text(self):
+        for body in (b"\x80\x02c\xff\nx\n.", b"\x80\x02c" + "\u00e9".encode() * 300 + b"\nx\n."):
+            raw, _ = handshake(self.server.address, KEY)
+            send(raw, body)
+            self.assertEqual(pickle.loads(receive(raw))[0], "#TRACEBACK")
+            raw.close()
+        for length in range(70, 76):
+            text = self.manager.list(["x" * length + "\u00e9\u4e2d"])
+            self.assertIn("refcount", self.manager._debug_info())
+            del text
+
     def test_byte_by_byte(self):
         raw, _ = handshake(self.server.address, KEY)
         body = pickle.dumps((None, "number_of_objects", (), {}))
@@ -641,6 +669,33 @@ class Crowds(unittest.TestCase):
         del x
         server.stop()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+    def test_more_than_there_are_descriptors(self):
+        server = Server()
+        x = server.manager().list([1, 2])
+        self.assertEqual(len(x), 2)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (60, 60))
+        silent = []
+        for _ in range(100):
+            raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            raw.connect(server.address)
+            silent.append(raw)
+        self.assertEqual(len(x), 2)
+        for raw in silent[:50]:
+            raw.close()
+        eventually(lambda: self.answers(server))
+        del x
+        server.stop()
+        for raw in silent[50:]:
+            raw.close()
+
+    @staticmethod
+    def answers(server):
+        try:
+            return server.manager().list([1])[0] == 1
+        except (EOFError, OSError):
+            return False
 
 
 class Program(unittest.TestCase):
