@@ -250,7 +250,9 @@ void Engine::recycle_slot(std::uint32_t task) noexcept {
     record.lost = nullptr;
     // Before a dead worker's memory is let go below: it may be another process's a moment later.
     if (record.map) record.map->release_results(record.part);
-    record.map.reset();
+    // What they name may ask a manager's server when it ends, or be another pool's: not with mutex_ held.
+    if (record.map) unkept_.push_back(std::move(record.map));
+    for (auto& named : record.kept) unkept_.push_back(std::move(named));
     record.kept.clear();
     record.taken_over.reset();
     record.in_use = false;
@@ -292,11 +294,13 @@ std::uint32_t Engine::enqueue_new(Token token, CallBuffer* buffer, const void* i
     const bool timed = timeout.count() > 0 || cpu_time.count() > 0;
     bool wake_supervisor = false;
     std::uint32_t task = 0;
+    std::vector<std::shared_ptr<const void>> unkept;    // destroyed after the lock is gone
     {
         const std::lock_guard guard(mutex_);
         if (broken_) std::rethrow_exception(broken_);
         if (closed_) throw PoolClosed("pool " + options_.name + " was closed: it takes no more tasks");
         task = acquire_slot();
+        unkept.swap(unkept_);
         Record& record = records_[task];
         record.references = 1;
         record.generation = (record.generation + 1) & 0x3fff;
@@ -598,13 +602,15 @@ void Engine::retain(std::uint32_t task) noexcept {
 
 void Engine::release(std::uint32_t task) noexcept {
     if (!ours()) return;
-    std::shared_ptr<MapState> map;    // destroyed after the lock is gone
+    std::vector<std::shared_ptr<const void>> unkept;    // destroyed after the lock is gone
+    std::shared_ptr<MapState> map;                      // and so is this
     const std::lock_guard guard(mutex_);
     Record& record = records_[task];
     if (--record.references != 0) return;
     map = record.map;
     if (task_state::ended(slot(task).state.load(std::memory_order_acquire)) && record.callbacks.empty()) {
         recycle_slot(task);
+        unkept.swap(unkept_);
     } else {
         abandoned_.push_back(task);
     }

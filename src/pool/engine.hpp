@@ -164,7 +164,7 @@ private:
     void wake_all_workers() noexcept;
     void end_lost(std::uint32_t task, const std::exception_ptr& why, TaskOutcome how);
     bool try_end(std::uint32_t task, std::uint32_t& state, std::exception_ptr why, TaskOutcome how);
-    void add_map(const std::shared_ptr<MapState>& map);
+    void add_map(const std::shared_ptr<MapState>& map) noexcept;
     void put_initial_call(const Call& call, std::uint64_t& offset, std::uint64_t& size);
     TaskSlot& slot(std::uint32_t task) const noexcept { return home_.slots[task]; }
 
@@ -207,7 +207,7 @@ private:
     Life life_of(const Worker& worker) const;
     std::string record_end(Worker& worker, int code, const std::optional<HeldTask>& held);
     std::uint64_t restarts() const noexcept;
-    std::uint64_t queued_about() const;
+    std::uint64_t queued_about(std::vector<std::shared_ptr<MapState>>& seen) const;
     WorkerStats worker_stats(std::uint32_t index) const;
     std::int64_t last_moment() const;
     std::vector<PoolFailure> failures(const std::deque<Death>& deaths) const;
@@ -249,9 +249,10 @@ private:
     std::uint64_t next_sequence_ = 1;
     std::vector<Legacy> legacies_;
     History history_;
-    std::vector<std::weak_ptr<MapState>> maps_;       // that may still run, and some that have gone
-    std::size_t maps_limit_ = 16;                     // so many, and they are looked through
-    std::vector<std::shared_ptr<Worker>> workers_;    // by index; empty where none is alive or on its way
+    std::vector<std::weak_ptr<MapState>> maps_;          // that may still run, and some that have gone
+    std::size_t maps_limit_ = 16;                        // so many, and they are looked through
+    std::vector<std::shared_ptr<const void>> unkept_;    // of recycled records; ended without mutex_
+    std::vector<std::shared_ptr<Worker>> workers_;       // by index; empty where none is alive or on its way
     std::size_t alive_ = 0;         // workers that live, are on their way, or will be started in a moment
     unsigned failed_starts_ = 0;    // in a row
     std::exception_ptr broken_;

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <new>
 #include <unistd.h>
 #include <utility>
 
@@ -71,8 +72,8 @@ void Engine::make_trace_rings() {
     home_.header.keeps_times = 1;
 }
 
-// Needs mutex_.
-void Engine::add_map(const std::shared_ptr<MapState>& map) {
+// Its parts are queued already: where there is no memory it is just not counted.
+void Engine::add_map(const std::shared_ptr<MapState>& map) noexcept try {
     const std::lock_guard guard(mutex_);
     history_.bytes_sent += map->bytes_sent();
     if (maps_.size() >= maps_limit_) {
@@ -80,7 +81,7 @@ void Engine::add_map(const std::shared_ptr<MapState>& map) {
         maps_limit_ = std::max<std::size_t>(16, 2 * maps_.size());
     }
     maps_.push_back(map);
-}
+} catch (const std::bad_alloc&) {}
 
 // Needs mutex_. The call, or the input of a map, that a worker is at: dead or alive.
 std::optional<HeldTask> Engine::held_by(std::uint32_t index) const {
@@ -182,8 +183,9 @@ std::uint64_t Engine::restarts() const noexcept {
     return restarts;
 }
 
-// Needs mutex_. Calls in the queue, and inputs of maps that nobody has taken.
-std::uint64_t Engine::queued_about() const {
+// Needs mutex_. Calls in the queue, and inputs of maps that nobody has taken. The maps are `seen`, because who was their last must let
+// go of them without the lock.
+std::uint64_t Engine::queued_about(std::vector<std::shared_ptr<MapState>>& seen) const {
     const std::uint64_t head = home_.header.head.load(std::memory_order_acquire);
     const std::uint64_t names = tail_ - head;
     std::uint64_t queued = 0;
@@ -199,8 +201,10 @@ std::uint64_t Engine::queued_about() const {
         queued = names;    // a few parts of maps make no difference
     }
     for (const auto& entry : maps_) {
-        const auto map = entry.lock();
-        if (map && !map->ready(0)) queued += map->unclaimed();
+        auto map = entry.lock();
+        if (!map) continue;
+        if (!map->ready(0)) queued += map->unclaimed();
+        seen.push_back(std::move(map));
     }
     return queued;
 }
@@ -237,6 +241,7 @@ PoolSnapshot Engine::snapshot(std::size_t deaths) const {
     require_usable();
     PoolSnapshot snapshot;
     PoolStats& stats = snapshot.stats;
+    std::vector<std::shared_ptr<MapState>> seen;
     const std::lock_guard guard(mutex_);
     const std::int64_t now = os::now_ns();
     stats.name = options_.name;
@@ -246,7 +251,7 @@ PoolSnapshot Engine::snapshot(std::size_t deaths) const {
     stats.cancelled = history_.cancelled;
     stats.restarts = restarts();
     stats.bytes_sent = history_.bytes_sent;
-    stats.queued = queued_about();
+    stats.queued = queued_about(seen);
     for (std::uint32_t i = 0; i < home_.worker_count; ++i) {
         WorkerStats& worker = stats.workers.emplace_back(worker_stats(i));
         stats.done += worker.done;

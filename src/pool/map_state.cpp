@@ -29,8 +29,8 @@ void throw_no_room_for_results(std::uint64_t results, std::uint64_t places) {
 std::shared_ptr<MapState> MapState::start(std::shared_ptr<Engine> engine, CallBuffer& call, MapPlan plan,
                                           const TaskOptions* options) {
     auto state = std::make_shared<MapState>(std::move(engine), call, plan, options);
-    state->engine_->add_map(state);
     state->submit(options);
+    state->engine_->add_map(state);    // now its parts stand still
     return state;
 }
 

@@ -102,9 +102,16 @@ std::shared_ptr<Monitor> Monitor::made() {
     auto monitor = std::make_shared<Monitor>();
     monitor->listener_ = os::make_unix_socket();
     listening.store(monitor->listener_.get(), std::memory_order_relaxed);
-    os::listen_at(monitor->listener_, socket_name());
-    Supervisor::instance().watch(monitor->listener_.get(), monitor);
-    Supervisor::instance().add(monitor);    // which keeps it for as long as the process lives
+    try {
+        os::listen_at(monitor->listener_, socket_name());
+        Supervisor::instance().watch(monitor->listener_.get(), monitor);
+        Supervisor::instance().add(monitor);    // which keeps it for as long as the process lives
+    } catch (...) {
+        Supervisor::instance().unwatch(monitor->listener_.get());
+        listening.store(
+            -1, std::memory_order_relaxed);    // before its number is another's, which forked children would close
+        throw;
+    }
     return monitor;
 }
 

@@ -176,7 +176,10 @@ private:
         const bool failed = outcome_ != task_state::value;
         // A map's ranges speak for themselves, except where its part came to none.
         if (trace_ && (!shared.is_map || failed)) trace(shared, failed);
-        if (shared.is_map) return;
+        if (shared.is_map) {
+            ended_ns_ = 0;    // its time was not read here: the next task does not begin where the one before it ended
+            return;
+        }
         auto& counters = self_.counters;
         WorkerCounters::add(failed ? counters.calls_failed : counters.calls_done, 1);
         WorkerCounters::add(counters.result_bytes, shared.result_size);
