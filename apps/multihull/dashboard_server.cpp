@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <httplib.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 
 #include <array>
 #include <atomic>
@@ -114,6 +115,11 @@ struct DashboardServer::State {
     }
 
     void set_up() {
+        // With httplib's own choice, SO_REUSEPORT, a second server at the same port would get half of the first one's requests.
+        server.set_socket_options([](int socket) {
+            const int yes = 1;
+            ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+        });
         server.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
         server.set_read_timeout(kPatience);
         server.set_write_timeout(kPatience);
