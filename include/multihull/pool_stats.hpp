@@ -56,12 +56,13 @@ struct WorkerStats {
 struct PoolStats {
     std::string name{};
     std::chrono::nanoseconds elapsed{0};
-    std::uint64_t done = 0;              ///< Tasks that have returned.
-    std::uint64_t failed = 0;            ///< That have thrown.
-    std::uint64_t crashed = 0;           ///< Whose worker died, and which were not tried again.
-    std::uint64_t timed_out = 0;         ///< That were ended for a limit of time.
-    std::uint64_t cancelled = 0;         ///< Inputs of a cancelled map that were never begun do not count.
-    std::uint64_t queued = 0;            ///< Of more than 4096 about: a task that was cancelled while it waited may still count.
+    std::uint64_t done = 0;         ///< Tasks that have returned.
+    std::uint64_t failed = 0;       ///< That have thrown.
+    std::uint64_t crashed = 0;      ///< Whose worker died, and which were not tried again.
+    std::uint64_t timed_out = 0;    ///< That were ended for a limit of time.
+    std::uint64_t cancelled = 0;    ///< Inputs of a cancelled map that were never begun do not count.
+    std::uint64_t queued =
+        0;    ///< Of more than 4096 about: a task that was cancelled while it waited may still count.
     std::uint64_t running = 0;           ///< Workers that are at a task.
     std::uint64_t restarts = 0;          ///< Workers started in the place of one that died or was replaced.
     std::uint64_t bytes_sent = 0;        ///< Functions, arguments and inputs, encoded.
