@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <bit>
 #include <new>
+#include <set>
 #include <unistd.h>
 #include <utility>
 
@@ -315,18 +316,32 @@ std::vector<TracedTask> Engine::traced_tasks(std::uint64_t* dropped) const {
             told_until[i] = entry.ended_ns;
         }
     }
-    const std::lock_guard guard(mutex_);
-    if (!history_.deaths().empty())
-        std::erase_if(tasks, [&](const TracedTask& task) { return overruled(task, history_.deaths()); });
-    for (const Death& death : history_.deaths()) {
+    std::deque<Death> deaths;
+    std::vector<TracedTask> running;
+    {
+        const std::lock_guard guard(mutex_);
+        deaths = history_.deaths();
+        for (std::uint32_t i = 0; i < home_.worker_count; ++i) {
+            const auto held = held_by(i);
+            // One that the worker has told of, and is about to end, does not run any more.
+            if (!held || !workers_[i] || held->started_ns < told_until[i]) continue;
+            running.push_back(traced(*held, i, pid_of(*workers_[i]), os::now_ns(), TaskOutcome::running));
+        }
+    }
+    // There may be many thousand of both: the few that can be the same are found first, and without the pool's lock.
+    std::set<std::pair<std::uint32_t, std::int64_t>> lost;
+    for (const Death& death : deaths) {
+        if (death.held) lost.emplace(death.worker, death.task.submitted_ns);
+    }
+    if (!lost.empty()) {
+        std::erase_if(tasks, [&](const TracedTask& task) {
+            return lost.contains({task.worker, task.entry.submitted_ns}) && overruled(task, deaths);
+        });
+    }
+    for (const Death& death : deaths) {
         if (death.held) tasks.push_back(traced(death.task, death.worker, death.pid, death.when_ns, death.outcome));
     }
-    for (std::uint32_t i = 0; i < home_.worker_count; ++i) {
-        const auto held = held_by(i);
-        // One that the worker has told of, and is about to end, does not run any more.
-        if (!held || !workers_[i] || held->started_ns < told_until[i]) continue;
-        tasks.push_back(traced(*held, i, pid_of(*workers_[i]), os::now_ns(), TaskOutcome::running));
-    }
+    tasks.insert(tasks.end(), running.begin(), running.end());
     return tasks;
 }
 
