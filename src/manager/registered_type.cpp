@@ -93,6 +93,7 @@ ManagerType manager_type_of(const RegisteredObject& object, const ManagerTypes& 
     };
     ManagerType made = *base;
     made.name = object.name;
+    made.permanent = true;
     made.create = [create = base->create, type = object.type, args = object.args,
                    shared = std::make_shared<Shared>()](Call& call) {
         if (!call.args.empty() || (!call.kwargs.is_none() && !call.kwargs.empty())) {

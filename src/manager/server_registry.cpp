@@ -176,6 +176,11 @@ std::string Registry::debug_info() const {
     return text;
 }
 
+void Registry::add_root(std::shared_ptr<Referent> referent) {
+    const std::lock_guard guard(mutex_);
+    roots_.insert(std::move(referent));
+}
+
 // Everything that has references, what lies in it, and so on; the rest, which is stashed, waits for the end of its grace.
 void Registry::collect(std::int64_t now_ns, std::int64_t grace_ns) {
     std::vector<std::shared_ptr<const Kept>> forgotten;
@@ -188,10 +193,8 @@ void Registry::collect(std::int64_t now_ns, std::int64_t grace_ns) {
         reached.emplace(ident, true);
         to_visit.push_back(&entry);
     }
-    while (!to_visit.empty()) {
-        const Entry& entry = *to_visit.back();
-        to_visit.pop_back();
-        entry.kept->referent->visit([&](const Object& value) {
+    const auto visit = [&](Referent& referent) {
+        referent.visit([&](const Object& value) {
             for_each_ident(value, [&](std::string_view ident) {
                 const auto inner = entries_.find(ident);
                 if (inner != entries_.end() && reached.emplace(inner->first, true).second) {
@@ -199,6 +202,12 @@ void Registry::collect(std::int64_t now_ns, std::int64_t grace_ns) {
                 }
             });
         });
+    };
+    for (const auto& root : roots_) visit(*root);
+    while (!to_visit.empty()) {
+        const Entry& entry = *to_visit.back();
+        to_visit.pop_back();
+        visit(*entry.kept->referent);
     }
     for (auto entry = entries_.begin(); entry != entries_.end();) {
         if (reached.contains(entry->first)) {

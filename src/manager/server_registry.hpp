@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -49,6 +50,8 @@ public:
     bool lend(std::string_view ident, Owner owner);
     /// A proxy of it was put into a referent: it is kept from now on, as long as it can be reached. False where there is none of that id.
     bool stash(std::string_view ident);
+    /// One that lives as long as the server, and with it what lies in it.
+    void add_root(std::shared_ptr<Referent> referent);
     /// The owner is gone: takes away all that it has.
     void release(Owner owner);
 
@@ -82,6 +85,7 @@ private:
     mutable std::mutex mutex_;
     Entries entries_;
     std::unordered_map<Owner, Counts> owners_;
+    std::set<std::shared_ptr<Referent>> roots_;
     std::uint64_t next_ident_;
     std::size_t unreferenced_ = 0;    // entries whose count is 0
     std::atomic<std::uint64_t> removals_{0};

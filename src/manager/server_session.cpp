@@ -344,7 +344,9 @@ Object Session::create(std::vector<Object> args, Object kwargs) {
         bool& flag_;
     } const creating(creating_);
     Call call{.method = type->name, .args = std::move(args), .kwargs = std::move(kwargs), .context = *this};
-    const auto kept = core_->registry.add(*type, type->create(call), owner());
+    auto referent = type->create(call);
+    if (type->permanent) core_->registry.add_root(referent);
+    const auto kept = core_->registry.add(*type, std::move(referent), owner());
     return Object::tuple(std::vector<Object>{kept->ident, names(type->exposed)});
 }
 

@@ -242,6 +242,23 @@ TEST(Registry, WhatWasLentStays) {
     EXPECT_EQ(registry.decref(ident, 9), Registry::Dropped::unknown);
 }
 
+TEST(Registry, KeepsWhatLiesInAnObjectThatStays) {
+    Registry registry;
+    const ManagerType type{.name = "Holder", .exposed = {}, .create = {}};
+    const auto outer = std::make_shared<Holder>();
+    registry.add_root(outer);
+    const std::string outer_ident = registry.add(type, outer, 7)->ident;
+    const std::string inner_ident = registry.add(type, std::make_shared<Holder>(), 7)->ident;
+    outer->held = proxy_of(inner_ident);
+    ASSERT_TRUE(registry.stash(inner_ident));
+    registry.release(7);    // the last client leaves
+    for (const std::int64_t now : {1000, 2000, 3000}) registry.collect(now, 100);
+    EXPECT_NE(registry.find(inner_ident), nullptr);
+    outer->held = Object();
+    for (const std::int64_t now : {4000, 5000}) registry.collect(now, 100);
+    EXPECT_EQ(registry.find(inner_ident), nullptr);
+}
+
 TEST(Registry, KeepsWhatCanBeReachedAndForgetsCycles) {
     constexpr std::int64_t kGrace = 100;
     Registry registry;

@@ -155,6 +155,8 @@ struct ManagerType {
     std::function<std::shared_ptr<Referent>(Call& call)> create;
     /// Whether methods may wait or take long: they are then called on threads of their own.
     bool slow = false;
+    /// Whether `create` answers the same referent always, which lives as long as the server.
+    bool permanent = false;
 };
 
 /// The types and functions that a server knows. Changed before the server starts.
