@@ -91,14 +91,15 @@ public:
     }
 
     /// The same with the results in an array that is in shared memory already, so that nothing is copied; inputs in an Array or a
-    /// ConstArray are read where they lie, here and in map(). When some fail, the array has the results of the others. `into` may be
-    /// the inputs, unless retries are asked for: an input whose worker died may have been overwritten. Throws std::invalid_argument when
-    /// the array is too small.
+    /// ConstArray are read where they lie, here and in map(). When some fail, the array has the results of the others; that of one
+    /// whose worker died may be half written. `into` may be the inputs, unless retries are asked for: an input whose worker died may
+    /// have been overwritten. Throws std::invalid_argument when the array is too small.
     template <class Function, std::ranges::input_range Range, class T>
     void map_into(Function function, Range&& inputs, const Array<T>& into, const TaskOptions& options = {}) {
         detail::map_into<true>(engine_, std::decay_t<Function>(std::move(function)), std::forward<Range>(inputs), into,
                                options);
     }
+    /// The same without waiting. The array stays where it is until the future is ready, whoever lets go of it.
     template <class Function, std::ranges::input_range Range, class T>
     Future<void> map_into_async(Function function, Range&& inputs, const Array<T>& into,
                                 const TaskOptions& options = {}) {
