@@ -28,7 +28,7 @@ enum class Form : std::uint8_t {
 };
 
 // As far as a sentence can show it.
-std::string quoted(std::string_view name) {
+std::string in_quotes(std::string_view name) {
     name = name.substr(0, name.find('\0'));
     return "\"" + std::string(name) + "\"";
 }
@@ -44,7 +44,7 @@ std::string checked_name(std::string_view name) {
     if (name.starts_with('/')) name.remove_prefix(1);
     if (name.empty() || name == "." || name == ".." || name.size() > NAME_MAX || name.find('/') != name.npos ||
         name.find('\0') != name.npos) {
-        throw Error(quoted(name) + " can't name shared memory: a name is 1 to " + std::to_string(NAME_MAX) +
+        throw Error(in_quotes(name) + " can't name shared memory: a name is 1 to " + std::to_string(NAME_MAX) +
                     " characters, none of them a slash");
     }
     return std::string(name);
@@ -114,7 +114,7 @@ void reserve_or_unlink(const os::Fd& fd, const std::string& name, std::size_t si
     os::unlink_named(name);
     std::string advice = "use less";
     if (error == ENOSPC) advice = "remove what is left in /dev/shm, or give it more room (in a container: --shm-size)";
-    throw Error("shared memory " + quoted(name) + " of " + bytes_text(size) + " can't be made (" + text_of(error) +
+    throw Error("shared memory " + in_quotes(name) + " of " + bytes_text(size) + " can't be made (" + text_of(error) +
                 "): " + advice);
 }
 
@@ -126,7 +126,7 @@ SharedMemory SharedMemory::create(std::string_view name, std::size_t size, Share
     os::Fd fd = os::create_named(checked, static_cast<mode_t>(options.mode));
     if (!fd) {
         const int error = errno;
-        throw Error("shared memory " + quoted(checked) + " can't be made (" + text_of(error) + "): " +
+        throw Error("shared memory " + in_quotes(checked) + " can't be made (" + text_of(error) + "): " +
                     (error == EEXIST ? "attach() to the one that is there, unlink it, or choose another name"
                                      : "see who may write to /dev/shm"));
     }
@@ -155,12 +155,12 @@ std::optional<SharedMemory> SharedMemory::try_attach(std::string_view name, std:
     os::Fd fd = os::open_named(checked);
     if (!fd) {
         if (errno == ENOENT) return std::nullopt;
-        throw Error("shared memory " + quoted(checked) + " can't be attached to (" + text_of(errno) +
+        throw Error("shared memory " + in_quotes(checked) + " can't be attached to (" + text_of(errno) +
                     "): see its owner and permissions in /dev/shm");
     }
     const std::size_t size = os::identity_of(fd.get()).size;
     if (size < least_size || size == 0) {
-        throw Error("shared memory " + quoted(checked) + " has " + bytes_text(size) + " where " +
+        throw Error("shared memory " + in_quotes(checked) + " has " + bytes_text(size) + " where " +
                     bytes_text(least_size == 0 ? 1 : least_size) +
                     " are needed: its creator is not done yet, or it was made for something else");
     }
@@ -169,7 +169,7 @@ std::optional<SharedMemory> SharedMemory::try_attach(std::string_view name, std:
 
 SharedMemory SharedMemory::attach(std::string_view name, std::size_t least_size) {
     if (auto memory = try_attach(name, least_size)) return *std::move(memory);
-    throw Error("there is no shared memory named " + quoted(checked_name(name)) +
+    throw Error("there is no shared memory named " + in_quotes(checked_name(name)) +
                 ": it was unlinked, or its creator has not made it yet");
 }
 
@@ -189,7 +189,7 @@ int SharedMemory::fileno() const { return state().fd.get(); }
 void SharedMemory::check() const {
     const std::size_t now = os::identity_of(state().fd.get()).size;
     if (now < size()) {
-        throw Error("shared memory " + quoted(name()) + " was cut from " + bytes_text(size()) + " to " +
+        throw Error("shared memory " + in_quotes(name()) + " was cut from " + bytes_text(size()) + " to " +
                     bytes_text(now) + " by another program: what is gone can't be touched (SIGBUS); close it");
     }
 }
@@ -204,7 +204,7 @@ void SharedMemory::unlink() {
     own.is_unlinked = true;
     const int error = ours ? os::unlink_named(own.name) : ENOENT;
     if (error != 0) {
-        throw Error("shared memory " + quoted(own.name) + " can't be unlinked (" + text_of(error) +
+        throw Error("shared memory " + in_quotes(own.name) + " can't be unlinked (" + text_of(error) +
                     "): somebody has unlinked it already");
     }
 }
@@ -238,7 +238,7 @@ SharedMemory Codec<SharedMemory>::decode(detail::Reader& reader) {
         SharedMemory memory = SharedMemory::attach(detail::decode<std::string>(reader), size);
         if (memory.state().identity.inode != inode) {
             throw Error(
-                "shared memory " + quoted(memory.name()) +
+                "shared memory " + in_quotes(memory.name()) +
                 " is another segment than the one that was sent: it was unlinked meanwhile, and its name used again");
         }
         return memory;
