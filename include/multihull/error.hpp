@@ -41,7 +41,8 @@ public:
     using Error::Error;
 };
 
-/// A pool that can run nothing any more: its initializer failed, or no worker of it can be started.
+/// A pool that can run nothing any more: its initializer failed, or no worker of it can be started. Tasks that ran at that moment
+/// fail with it like those that waited, so they may have been run in part.
 class BrokenPool : public Error {
 public:
     using Error::Error;

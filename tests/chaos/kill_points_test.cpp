@@ -343,8 +343,9 @@ TEST_P(KillPoints, ZygoteDiesAtEachOfThem) {
                     } catch (const mh::WorkerCrashed&) {
                         EXPECT_LE(counts[i], 1U);
                     } catch (const mh::BrokenPool&) {
+                        // What another worker was at when the pool broke ends with the pool.
                         broken = true;
-                        EXPECT_EQ(counts[i], 0U);
+                        EXPECT_LE(counts[i], 1U);
                     }
                 }
                 EXPECT_TRUE(snapshot || !broken);
