@@ -13,6 +13,12 @@ find_program(MULTIHULL_CCACHE ccache)
 mark_as_advanced(MULTIHULL_CCACHE)
 if(MULTIHULL_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
     set(CMAKE_CXX_COMPILER_LAUNCHER "${MULTIHULL_CCACHE}")
+    if(MULTIHULL_PRECOMPILE)
+        # Without these, and the compiler's option, ccache keeps nothing that was compiled with a precompiled header.
+        set(CMAKE_CXX_COMPILER_LAUNCHER
+            "${CMAKE_COMMAND}" -E env CCACHE_SLOPPINESS=pch_defines,time_macros "${MULTIHULL_CCACHE}")
+        add_compile_options($<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+    endif()
 endif()
 
 if(MULTIHULL_SANITIZE)

@@ -13,8 +13,11 @@ if(WAY STREQUAL "install")
     run("${CMAKE_COMMAND}" --install "${BINARY_DIR}" --prefix "${WORK_DIR}/prefix")
     set(options -D CMAKE_PREFIX_PATH=${WORK_DIR}/prefix)
 else()
-    set(options -D MULTIHULL_SOURCE_DIR=${SOURCE_DIR} -D BUILD_SHARED_LIBS=ON)
+    # It is the library's second build; nobody debugs this one.
+    set(options -D MULTIHULL_SOURCE_DIR=${SOURCE_DIR} -D BUILD_SHARED_LIBS=ON -D MULTIHULL_PRECOMPILE=${PRECOMPILE}
+        -D CMAKE_CXX_FLAGS_DEBUG=)
 endif()
+set(ENV{CCACHE_SLOPPINESS} pch_defines,time_macros)
 
 run("${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_LIST_DIR}/consumer" -B "${WORK_DIR}/build" -G "${GENERATOR}"
     -D CMAKE_MAKE_PROGRAM=${MAKE_PROGRAM}
