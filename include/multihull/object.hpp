@@ -72,6 +72,7 @@ class Object;
 
 namespace detail {
 
+class GappedKeys;
 class ObjectTable;    // keys in the order in which they came, found by their hashes
 
 /// Owns a table; a copy of it is another table.
@@ -238,6 +239,7 @@ public:
 
 private:
     friend struct Codec<Object>;
+    friend class detail::GappedKeys;
 
     struct Bytes {
         std::string bytes;

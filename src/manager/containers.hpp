@@ -3,6 +3,7 @@
 // Thread-safe: each call holds the referent's lock while it looks at or changes what is inside, and no other lock meanwhile.
 #pragma once
 
+#include "manager/object_table.hpp"
 #include "manager/referent.hpp"
 
 #include <mutex>
@@ -69,7 +70,6 @@ public:
     const char* kind() const noexcept override { return "dictionary"; }
 
 private:
-    const Object* find(const Object& key) const;
     void merge(Object other);
 
     Reply contains(Call& call);
@@ -98,7 +98,7 @@ private:
     Reply apply(Call& call);
 
     std::mutex mutex_;
-    Object dict_ = Object::dict();
+    GappedKeys dict_;
 };
 
 class SetReferent : public ReferentOf<SetReferent>, public Keyed {
@@ -149,7 +149,7 @@ private:
     Reply remove(Call& call);
 
     std::mutex mutex_;
-    Object set_ = Object::set();
+    GappedKeys set_{Object::set()};
 };
 
 /// What `iter()` of a dict or a set gives: fails when keys come or go meanwhile, as Python's.

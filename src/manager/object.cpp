@@ -234,6 +234,7 @@ bool Object::add(Object element) {
 void Object::erase(const Object& key) {
     if (auto* const keys = table()) {
         if (!keys->erase(key)) throw KeyError("a " + std::string(type_name()) + " has no key " + key.repr());
+        keys->compact();
         return;
     }
     auto& elements = as_list();

@@ -56,22 +56,21 @@ std::string DictReferent::repr() { return value().repr(); }
 
 Object DictReferent::value() {
     const std::lock_guard guard(mutex_);
-    return dict_;
+    return dict_.whole();
 }
 
 void DictReferent::visit(const std::function<void(const Object&)>& visitor) {
     const std::lock_guard guard(mutex_);
-    std::ranges::for_each(dict_.elements(), visitor);
-    std::ranges::for_each(dict_.values(), visitor);
+    const Object& dict = dict_.whole();
+    std::ranges::for_each(dict.elements(), visitor);
+    std::ranges::for_each(dict.values(), visitor);
 }
 
 std::pair<std::size_t, std::optional<Object>> DictReferent::key_at(std::size_t position) {
     const std::lock_guard guard(mutex_);
-    const auto keys = dict_.elements();
+    const auto keys = dict_.whole().elements();
     return {keys.size(), position < keys.size() ? std::optional(keys[position]) : std::nullopt};
 }
-
-const Object* DictReferent::find(const Object& key) const { return dict_.contains(key) ? &dict_.at(key) : nullptr; }
 
 void DictReferent::merge(Object other) {
     const std::lock_guard guard(mutex_);
@@ -87,15 +86,14 @@ Reply DictReferent::contains(Call& call) {
 Reply DictReferent::erase(Call& call) {
     const Object& key = *call.bind({"key"}, 1)[0];
     const std::lock_guard guard(mutex_);
-    if (!dict_.contains(key)) raise_no_key(key);
-    dict_.erase(key);
+    if (!dict_.erase(key)) raise_no_key(key);
     return Object();
 }
 
 Reply DictReferent::at(Call& call) {
     const Object& key = *call.bind({"key"}, 1)[0];
     const std::lock_guard guard(mutex_);
-    const Object* const found = find(key);
+    const Object* const found = dict_.find(key);
     if (found == nullptr) raise_no_key(key);
     return *found;
 }
@@ -128,7 +126,8 @@ Reply DictReferent::unite_behind(Call& call) {
         raise("TypeError", "unsupported operand type(s) for |: '" + std::string(all.type_name()) + "' and 'dict'");
     }
     const std::lock_guard guard(mutex_);
-    for (const Object& key : dict_) all[key] = dict_.at(key);
+    const Object& dict = dict_.whole();
+    for (const Object& key : dict) all[key] = dict.at(key);
     return all;
 }
 
@@ -140,7 +139,8 @@ Reply DictReferent::unite_here(Call& call) {
 Reply DictReferent::reversed(Call& call) {
     call.bind({}, 0);
     const std::lock_guard guard(mutex_);
-    std::vector<Object> keys(dict_.begin(), dict_.end());
+    const Object& dict = dict_.whole();
+    std::vector<Object> keys(dict.begin(), dict.end());
     std::ranges::reverse(keys);
     return instance_of("builtins", "iter", {Object::list(std::move(keys))});
 }
@@ -155,7 +155,7 @@ Reply DictReferent::put(Call& call) {
 Reply DictReferent::clear(Call& call) {
     call.bind({}, 0);
     const std::lock_guard guard(mutex_);
-    dict_ = Object::dict();
+    dict_ = GappedKeys(Object::dict());
     return Object();
 }
 
@@ -174,7 +174,7 @@ Reply DictReferent::from_keys(Call& call) {
 Reply DictReferent::get(Call& call) {
     const auto args = call.bind({"key", "default"}, 1);
     const std::lock_guard guard(mutex_);
-    if (const Object* const found = find(*args[0])) return *found;
+    if (const Object* const found = dict_.find(*args[0])) return *found;
     return args[1] == nullptr ? Object() : std::move(*args[1]);
 }
 
@@ -183,9 +183,10 @@ Reply DictReferent::items(Call& call) {
     const std::lock_guard guard(mutex_);
     std::vector<Object> items;
     items.reserve(dict_.size());
-    const auto values = dict_.values();
+    const auto keys = dict_.whole().elements();
+    const auto values = dict_.whole().values();
     for (std::size_t i = 0; i < values.size(); ++i) {
-        items.push_back(Object::tuple(std::vector<Object>{dict_.elements()[i], values[i]}));
+        items.push_back(Object::tuple(std::vector<Object>{keys[i], values[i]}));
     }
     return Object::list(std::move(items));
 }
@@ -193,7 +194,8 @@ Reply DictReferent::items(Call& call) {
 Reply DictReferent::keys(Call& call) {
     call.bind({}, 0);
     const std::lock_guard guard(mutex_);
-    return Object::list(std::vector<Object>(dict_.begin(), dict_.end()));
+    const Object& dict = dict_.whole();
+    return Object::list(std::vector<Object>(dict.begin(), dict.end()));
 }
 
 Reply DictReferent::pop(Call& call) {
@@ -203,7 +205,7 @@ Reply DictReferent::pop(Call& call) {
         if (args[1] == nullptr) raise_no_key(*args[0]);
         return std::move(*args[1]);
     }
-    Object value = std::move(dict_.at(*args[0]));
+    Object value = std::move(dict_[*args[0]]);
     dict_.erase(*args[0]);
     return value;
 }
@@ -211,9 +213,10 @@ Reply DictReferent::pop(Call& call) {
 Reply DictReferent::pop_item(Call& call) {
     call.bind({}, 0);
     const std::lock_guard guard(mutex_);
-    if (dict_.empty()) raise("KeyError", "popitem(): dictionary is empty");
-    Object key = dict_.elements().back();
-    Object value = std::move(dict_.at(key));
+    const Object* const newest = dict_.last();
+    if (newest == nullptr) raise("KeyError", "popitem(): dictionary is empty");
+    Object key = *newest;
+    Object value = std::move(dict_[key]);
     dict_.erase(key);
     return Object::tuple(std::vector<Object>{std::move(key), std::move(value)});
 }
@@ -221,7 +224,7 @@ Reply DictReferent::pop_item(Call& call) {
 Reply DictReferent::set_default(Call& call) {
     const auto args = call.bind({"key", "default"}, 1);
     const std::lock_guard guard(mutex_);
-    if (const Object* const found = find(*args[0])) return *found;
+    if (const Object* const found = dict_.find(*args[0])) return *found;
     Object& place = dict_[*args[0]];
     if (args[1] != nullptr) place = std::move(*args[1]);
     return place;
@@ -235,14 +238,14 @@ Reply DictReferent::update(Call& call) {
 Reply DictReferent::values(Call& call) {
     call.bind({}, 0);
     const std::lock_guard guard(mutex_);
-    const auto values = dict_.values();
+    const auto values = dict_.whole().values();
     return Object::list(std::vector<Object>(values.begin(), values.end()));
 }
 
 Reply DictReferent::add(Call& call) {
     if (call.args.empty()) raise("TypeError", "add() missing the key");
     const std::lock_guard guard(mutex_);
-    Object result = added(find(call.args[0]), call, 1);
+    Object result = added(dict_.find(call.args[0]), call, 1);
     dict_[call.args[0]] = result;
     return result;
 }
@@ -251,7 +254,7 @@ Reply DictReferent::add(Call& call) {
 Reply DictReferent::compare_exchange(Call& call) {
     const auto args = call.bind({"key", "expected", "desired"}, 3);
     const std::lock_guard guard(mutex_);
-    const Object* const old = find(*args[0]);
+    const Object* const old = dict_.find(*args[0]);
     if (old == nullptr ? !args[1]->is_none() : *old != *args[1]) return Object(false);
     dict_[*args[0]] = std::move(*args[2]);
     return Object(true);
@@ -260,7 +263,7 @@ Reply DictReferent::compare_exchange(Call& call) {
 Reply DictReferent::apply(Call& call) {
     if (call.args.empty()) raise("TypeError", "apply() missing the key");
     const std::lock_guard guard(mutex_);
-    Object result = applied(find(call.args[0]), call, 1);
+    Object result = applied(dict_.find(call.args[0]), call, 1);
     dict_[call.args[0]] = result;
     return result;
 }

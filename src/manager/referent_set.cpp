@@ -46,24 +46,24 @@ const Methods<SetReferent>& SetReferent::methods() {
 
 SetReferent::SetReferent(Call& call) {
     const auto args = call.bind({"iterable"}, 0);
-    if (args[0] != nullptr) set_ = set_from(*args[0], call.context);
+    if (args[0] != nullptr) set_ = GappedKeys(set_from(*args[0], call.context));
 }
 
 std::string SetReferent::repr() { return value().repr(); }
 
 Object SetReferent::value() {
     const std::lock_guard guard(mutex_);
-    return set_;
+    return set_.whole();
 }
 
 void SetReferent::visit(const std::function<void(const Object&)>& visitor) {
     const std::lock_guard guard(mutex_);
-    std::ranges::for_each(set_.elements(), visitor);
+    std::ranges::for_each(set_.whole().elements(), visitor);
 }
 
 std::pair<std::size_t, std::optional<Object>> SetReferent::key_at(std::size_t position) {
     const std::lock_guard guard(mutex_);
-    const auto keys = set_.elements();
+    const auto keys = set_.whole().elements();
     return {keys.size(), position < keys.size() ? std::optional(keys[position]) : std::nullopt};
 }
 
@@ -115,8 +115,8 @@ Reply SetReferent::operate_here(Call& call) {
     const auto other = set_operand(call);
     if (!other) raise("TypeError", "unsupported operand type(s) for " + std::string(call.method) + ": not a set");
     const std::lock_guard guard(mutex_);
-    set_ = combined(operation, set_, *other);
-    return set_;
+    set_ = GappedKeys(combined(operation, set_.whole(), *other));
+    return set_.whole();
 }
 
 template <SetReferent::Operation operation>
@@ -133,7 +133,7 @@ Reply SetReferent::combine_here(Call& call) {
     std::vector<Object> others;
     for (Object& arg : call.args) others.push_back(set_from(arg, call.context));
     const std::lock_guard guard(mutex_);
-    for (const Object& other : others) set_ = combined(operation, set_, other);
+    for (const Object& other : others) set_ = GappedKeys(combined(operation, set_.whole(), other));
     return Object();
 }
 
@@ -142,7 +142,7 @@ Reply SetReferent::compare(Call& call, Compare compare) {
     const auto other = set_operand(call);
     if (!other) raise("TypeError", "'" + std::string(call.method) + "' not supported: the other side is no set");
     const std::lock_guard guard(mutex_);
-    return Object(compare(set_, *other));
+    return Object(compare(set_.whole(), *other));
 }
 
 Reply SetReferent::contains(Call& call) {
@@ -189,7 +189,7 @@ Reply SetReferent::add(Call& call) {
 Reply SetReferent::clear(Call& call) {
     call.bind({}, 0);
     const std::lock_guard guard(mutex_);
-    set_ = Object::set();
+    set_ = GappedKeys(Object::set());
     return Object();
 }
 
@@ -201,7 +201,7 @@ Reply SetReferent::copy(Call& call) {
 Reply SetReferent::discard(Call& call) {
     const Object& element = *call.bind({"element"}, 1)[0];
     const std::lock_guard guard(mutex_);
-    if (set_.contains(element)) set_.erase(element);
+    set_.erase(element);
     return Object();
 }
 
@@ -214,20 +214,21 @@ Reply SetReferent::is_disjoint(Call& call) {
 Reply SetReferent::is_subset(Call& call) {
     const Object other = set_from(*call.bind({"other"}, 1)[0], call.context);
     const std::lock_guard guard(mutex_);
-    return Object(set_ <= other);
+    return Object(set_.whole() <= other);
 }
 
 Reply SetReferent::is_superset(Call& call) {
     const Object other = set_from(*call.bind({"other"}, 1)[0], call.context);
     const std::lock_guard guard(mutex_);
-    return Object(set_ >= other);
+    return Object(set_.whole() >= other);
 }
 
 Reply SetReferent::pop(Call& call) {
     call.bind({}, 0);
     const std::lock_guard guard(mutex_);
-    if (set_.empty()) raise("KeyError", "pop from an empty set");
-    Object element = set_.elements().back();
+    const Object* const newest = set_.last();
+    if (newest == nullptr) raise("KeyError", "pop from an empty set");
+    Object element = *newest;
     set_.erase(element);
     return element;
 }
@@ -235,8 +236,7 @@ Reply SetReferent::pop(Call& call) {
 Reply SetReferent::remove(Call& call) {
     const Object& element = *call.bind({"element"}, 1)[0];
     const std::lock_guard guard(mutex_);
-    if (!set_.contains(element)) throw PythonException("builtins", "KeyError", {element});
-    set_.erase(element);
+    if (!set_.erase(element)) throw PythonException("builtins", "KeyError", {element});
     return Object();
 }
 

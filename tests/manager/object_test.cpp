@@ -1,5 +1,6 @@
 #include <multihull/object.hpp>
 
+#include "manager/object_table.hpp"
 #include "support/python.hpp"
 
 #include <gtest/gtest.h>
@@ -321,6 +322,35 @@ TEST(ObjectAgainstPython, FindsKeysAsPythonDoes) {
         }
     }
     EXPECT_EQ(test::python("inf = float('inf')\n" + script + "print(d)"), printed(dict) + "\n");
+}
+
+// The server's dicts leave gaps where keys were.
+TEST(ObjectAgainstPython, FindsKeysBesideGapsAsPythonDoes) {
+    std::mt19937 random(4);
+    multihull::detail::GappedKeys dict(Object::dict());
+    std::string script = "d = {}\n";
+    for (int i = 0; i < 5000; ++i) {
+        // Grows, shrinks to nothing, grows.
+        const bool erases = i / 1000 % 2 == 1 ? i % 5 != 0 : i % 3 == 0;
+        const Object key(static_cast<int>(random() % 400));
+        if (erases && i % 7 == 0 && dict.last() != nullptr) {
+            const Object newest = *dict.last();
+            EXPECT_TRUE(dict.erase(newest));
+            script += "d.popitem()\n";
+        } else if (erases) {
+            const bool held = dict.contains(key);
+            EXPECT_EQ(dict.erase(key), held);
+            EXPECT_EQ(dict.find(key), nullptr);
+            script += "d.pop(" + key.repr() + ", None)\n";
+        } else {
+            dict[key] = i;
+            script += "d[" + key.repr() + "] = " + std::to_string(i) + "\n";
+        }
+        if (i % 500 == 499) {
+            EXPECT_EQ(dict.size(), dict.whole().size());
+        }
+    }
+    EXPECT_EQ(test::python(script + "print(d)"), printed(dict.whole()) + "\n");
 }
 
 // ------------------------------------------------------------------------------------------------ by itself
