@@ -16,6 +16,7 @@ namespace bench {
 // The columns of the table.
 inline constexpr std::string_view kMultihull = "Multihull";
 inline constexpr std::string_view kUntraced = "untraced";
+inline constexpr std::string_view kUnwatched = "unwatched";
 inline constexpr std::string_view kThreadPool = "thread pool";
 inline constexpr std::string_view kAsio = "asio";
 inline constexpr std::string_view kTbb = "TBB";
@@ -91,6 +92,7 @@ std::vector<Competitor> prepare_round_trip(const Settings& settings);
 std::vector<Competitor> prepare_round_trip_idle(const Settings& settings);
 std::vector<Competitor> prepare_tiny_tasks(const Settings& settings);
 std::vector<Competitor> prepare_tiny_tasks_traced(const Settings& settings);
+std::vector<Competitor> prepare_tiny_tasks_watched(const Settings& settings);
 std::vector<Competitor> prepare_map_vector(const Settings& settings);
 std::vector<Competitor> prepare_map_iota(const Settings& settings);
 std::vector<Competitor> prepare_map_lambda(const Settings& settings);

@@ -3,7 +3,10 @@
 #include "harness.hpp"
 #include "thread_pool.hpp"
 
+#include <multihull/monitor.hpp>
 #include <multihull/pool.hpp>
+#include <multihull/process.hpp>
+#include <multihull/sync.hpp>
 
 #include <boost/asio/packaged_task.hpp>
 #include <boost/asio/post.hpp>
@@ -102,6 +105,16 @@ Competitor many_tasks(std::string_view name, std::shared_ptr<Pool> pool) {
             }};
 }
 
+// What `multihull top` does, as often as it does, while the event is set.
+void look_on(multihull::Event watch) {
+    multihull::PoolWatcher watcher;
+    for (;;) {
+        watch.wait();
+        watcher.look();
+        std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    }
+}
+
 }    // namespace
 
 std::vector<Competitor> prepare_round_trip(const Settings& settings) {
@@ -126,6 +139,32 @@ std::vector<Competitor> prepare_tiny_tasks_traced(const Settings& settings) {
     return {
         many_tasks(kMultihull, std::make_shared<multihull::Pool>(traced)),
         many_tasks(kUntraced, std::make_shared<multihull::Pool>(settings.workers)),
+    };
+}
+
+// Ten samples in one, as an onlooker comes by twice a second only.
+std::vector<Competitor> prepare_tiny_tasks_watched(const Settings& settings) {
+    multihull::Event watch;
+    const auto onlooker =
+        std::make_shared<multihull::Process>(multihull::ProcessOptions{.daemon = true}, look_on, watch);
+    onlooker->start();
+    const auto ten = [](const Competitor& one) {
+        double sum = 0;
+        for (int i = 0; i < 10; ++i) sum += one.sample();
+        return sum / 10;
+    };
+    const auto published = multihull::PoolOptions{.processes = settings.workers, .publish = true};
+    const Competitor watched = many_tasks(kMultihull, std::make_shared<multihull::Pool>(published));
+    const Competitor alone = many_tasks(kUnwatched, std::make_shared<multihull::Pool>(settings.workers));
+    return {
+        {watched.name,
+         [=, keep = onlooker]() mutable {
+             watch.set();
+             const double ns = ten(watched);
+             watch.clear();
+             return ns;
+         }},
+        {alone.name, [=] { return ten(alone); }},
     };
 }
 

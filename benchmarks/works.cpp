@@ -9,6 +9,7 @@ const std::vector<Work>& works() {
         {"round-trip-idle", "the same after 1 ms of idleness", kTbb, &prepare_round_trip_idle},
         {"tiny-tasks", "100,000 tiny tasks with futures, each", kAsio, &prepare_tiny_tasks},
         {"tiny-tasks-traced", "the same with a trace, and without", kUntraced, &prepare_tiny_tasks_traced},
+        {"tiny-tasks-watched", "the same looked on, and not", kUnwatched, &prepare_tiny_tasks_watched},
         {"map-vector", "map of 1 M ints x*x, vector to vector", kTbb, &prepare_map_vector},
         {"map-iota", "map of 1 M ints x*x, from iota", kTbb, &prepare_map_iota},
         {"map-lambda", "the same by a lambda", kTbb, &prepare_map_lambda},
