@@ -499,6 +499,17 @@ class Deaths(ServerCase):
         self.killed(make)
         eventually(lambda: self.manager._number_of_objects() == before)
 
+    def test_an_iterator_outlives_the_connection_that_asked_for_it(self):
+        keys = self.manager.dict(a=1, b=2)
+        before = self.manager._number_of_objects()
+        found = []
+        # Each thread of a Python client has a connection of its own, which ends with it.
+        asks = threading.Thread(target=lambda: found.append(keys.__iter__()))
+        asks.start()
+        asks.join(PATIENCE)
+        self.assertEqual(list(found.pop()), ["a", "b"])
+        eventually(lambda: self.manager._number_of_objects() == before)
+
     def test_client_of_tcp(self):
         server = Server("127.0.0.1:0")
         lock = server.manager().Lock()
