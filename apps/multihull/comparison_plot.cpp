@@ -193,8 +193,13 @@ std::string legend(const ComparisonPicture& picture, const Colours& colours) {
     return script;
 }
 
-std::string curve_name(const BreakEven& curve, std::string_view how) {
-    return fmt::format("{} {}, {}", curve.jobs, multihull::to_string(curve.way), how);
+// Their colours are those of the bars: what is left to say is what a dashed line is. Above the curves, which may be anywhere.
+std::string line_legend(const ComparisonPicture& picture) {
+    std::string who;
+    for (const BreakEven& curve : picture.break_evens) {
+        who += fmt::format("{}{} {}", who.empty() ? "" : ", ", curve.jobs, multihull::to_string(curve.way));
+    }
+    return who + ":  ━━ one map   ╍╍ a future each";
 }
 
 std::string right_panel(const ComparisonPicture& picture, const Colours& colours) {
@@ -216,9 +221,9 @@ std::string right_panel(const ComparisonPicture& picture, const Colours& colours
         script += "EOD\n";
         const char* const colour = colour_of(curve.way, colours);
         plots += fmt::format(
-            ", $curve{0} using 1:2 with linespoints lw 2.5 pt 7 ps 0.55 lc rgb '{1}' title {2}"
-            ", $curve{0} using 1:3 with linespoints lw 2 dt 2 pt 6 ps 0.55 lc rgb '{1}' title {3}",
-            i, colour, in_quotes(curve_name(curve, "one map")), in_quotes(curve_name(curve, "a future each")));
+            ", $curve{0} using 1:2 with linespoints lw 2.5 pt 7 ps 0.55 lc rgb '{1}' notitle"
+            ", $curve{0} using 1:3 with linespoints lw 2 dt 2 pt 6 ps 0.55 lc rgb '{1}' notitle",
+            i, colour);
         for (const auto& from : {curve.map(), curve.futures()}) {
             if (from && *from > curve.points.front().task) {
                 marks += fmt::format("{:.6g} 1 0x{}\n", milliseconds(*from) * 1000, colour + 1);
@@ -236,10 +241,10 @@ std::string right_panel(const ComparisonPicture& picture, const Colours& colours
         "set xtics ('100 ns' 0.1, '1 us' 1, '10 us' 10, '100 us' 100, '1 ms' 1000)\n"
         "set xlabel 'what one task takes by itself' offset 0,0.3\nset ylabel 'times as fast as a plain loop'\n";
     script += fmt::format(
-        "set key bottom right samplen 2.2 spacing 1.15 tc rgb '{0}'\n"
+        "set label {0} at screen 0.985,0.885 right tc rgb '{2}'\n"
         "set object 1 rectangle from graph 0,0 to graph 1,first 1 behind fc rgb '{1}' fillstyle solid noborder\n"
-        "set label 'slower than a plain loop' at graph 0.985,first 0.94 right tc rgb '{2}'\n",
-        colours.text, colours.shade, colours.faint);
+        "set label 'slower than a plain loop' at graph 0.985,graph 0.045 right tc rgb '{2}'\n",
+        in_quotes(line_legend(picture)), colours.shade, colours.faint);
     return script + fmt::format("plot 1 with lines lw 1.2 lc rgb '{}' notitle{}\n", colours.faint, plots);
 }
 
