@@ -1,7 +1,8 @@
 #include "manager_command.hpp"
 
 #include "failure.hpp"
-#include "manager/server.hpp"
+
+#include <multihull/manager.hpp>
 
 #include <fmt/format.h>
 
@@ -63,7 +64,7 @@ void raise_descriptor_limit() {
     }
 }
 
-multihull::detail::ManagerServer* running = nullptr;
+multihull::Server* running = nullptr;
 
 void stop_server(int) { running->stop(); }
 
@@ -103,7 +104,8 @@ CLI::App* add_manager_command(CLI::App& program, const std::shared_ptr<ManagerOp
 
 int run_manager_command(const ManagerOptions& options) {
     raise_descriptor_limit();
-    multihull::detail::ManagerServer server({.address = options.address, .authkey = read_key(options.authkey_file)});
+    multihull::BaseManager manager({.address = options.address, .authkey = read_key(options.authkey_file)});
+    multihull::Server server = manager.get_server();
     running = &server;
     struct sigaction action {};
     action.sa_handler = stop_server;
