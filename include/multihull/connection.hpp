@@ -62,6 +62,61 @@ concept PythonValue = std::same_as<T, Object> || std::same_as<T, bool> || Object
                       std::same_as<T, std::string>;
 
 [[noreturn]] void throw_no_python_value();
+/// Writes an object into a message, as Python's pickle.
+void write_python(OutgoingMessage& message, const Object& object);
+Object read_python(const IncomingMessage& message);
+/// In bytes: none that is longer is received.
+std::size_t longest_python_message() noexcept;
+
+/// Gives the Object that a value is, or becomes, to `use`. Throws Error where it can't become one.
+template <class T, class Use>
+void to_python(T&& value, Use use) {
+    if constexpr (std::convertible_to<T&&, const Object&>) {
+        use(std::forward<T>(value));
+    } else {
+        throw_no_python_value();
+    }
+}
+
+/// The T that the Object is which `get` answers. Throws TypeError when it is none.
+template <class T, class Get>
+T from_python(Get get) {
+    if constexpr (PythonValue<T>) {
+        Object object = get();
+        if constexpr (std::same_as<T, Object>) {
+            return object;
+        } else {
+            return object.template as<T>();
+        }
+    } else {
+        throw_no_python_value();
+    }
+}
+
+/// Writes a value into a message; one that can only be moved is moved into it.
+template <class T>
+void encode_message(OutgoingMessage& message, T&& value) {
+    using V = Holder<T>;
+    require_travels<V>();
+    if constexpr (Travels<V>) {
+        if constexpr (!std::is_same_v<V, std::remove_cvref_t<T>>) {
+            encode(message.writer(), static_cast<const V&>(V(value)));
+        } else if constexpr (std::is_lvalue_reference_v<T>) {
+            encode(message.writer(), std::as_const(value));
+        } else {
+            encode(message.writer(), value);
+        }
+    }
+}
+
+/// The value of a message. Throws CodecError when it is no T.
+template <class T>
+T decode_message(IncomingMessage& message) {
+    Reader reader(message.bytes(), &message.descriptors());
+    T value = decode<T>(reader);
+    reader.expect_end();
+    return value;
+}
 
 }    // namespace detail
 
@@ -84,21 +139,10 @@ public:
         detail::require_travels<V>();
         if constexpr (Travels<V>) {
             if (python_) {
-                if constexpr (std::convertible_to<T&&, const Object&>) {
-                    send_object(std::forward<T>(value));
-                } else {
-                    detail::throw_no_python_value();
-                }
-                return;
+                return detail::to_python(std::forward<T>(value), [this](const Object& object) { send_object(object); });
             }
             detail::OutgoingMessage message;
-            if constexpr (!std::is_same_v<V, std::remove_cvref_t<T>>) {
-                detail::encode(message.writer(), static_cast<const V&>(V(value)));
-            } else if constexpr (std::is_lvalue_reference_v<T>) {
-                detail::encode(message.writer(), std::as_const(value));
-            } else {
-                detail::encode(message.writer(), value);
-            }
+            detail::encode_message(message, std::forward<T>(value));
             send_message(message);
         }
     }
@@ -108,23 +152,11 @@ public:
     template <class T>
     T recv() {
         if (python_) {
-            if constexpr (detail::PythonValue<T>) {
-                Object object = receive_object();
-                if constexpr (std::same_as<T, Object>) {
-                    return object;
-                } else {
-                    return object.as<T>();
-                }
-            } else {
-                detail::throw_no_python_value();
-            }
+            return detail::from_python<T>([this] { return receive_object(); });
         }
         detail::IncomingMessage message;
         receive_message(message);
-        detail::Reader reader(message.bytes(), &message.descriptors());
-        T value = detail::decode<T>(reader);
-        reader.expect_end();
-        return value;
+        return detail::decode_message<T>(message);
     }
 
     /// Sends bytes as one message.
@@ -232,6 +264,9 @@ public:
     bool closed() const noexcept { return state_ == nullptr; }
     /// The listening socket, readable when somebody has come. Throws Error when the listener is closed.
     int fileno() const;
+    /// Another descriptor, for multihull::asio: readable when try_accept() has something to do, be it that a client has come or that one has
+    /// answered for the key. Throws Error as fileno(), or when the system has no descriptors left.
+    int wait_descriptor();
 
 private:
     struct State;

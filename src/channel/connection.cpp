@@ -1,6 +1,7 @@
 #include <multihull/connection.hpp>
 #include <multihull/pipe.hpp>
 
+#include "channel/frame.hpp"
 #include "os/clock.hpp"
 #include "os/fault.hpp"
 #include "os/process.hpp"
@@ -20,37 +21,6 @@ namespace {
 
 // How much memory a message gets before any of its bytes have come.
 constexpr std::size_t kFirstRoom = std::size_t{64} << 10;
-// Frames up to this size say it in 4 bytes.
-constexpr std::uint64_t kLongestShort = 0x7fffffff;
-
-void put_big_endian(std::byte* out, std::uint64_t value, int bytes) noexcept {
-    for (int i = bytes - 1; i >= 0; --i, value >>= 8) out[i] = static_cast<std::byte>(value);
-}
-
-std::uint64_t get_big_endian(const std::byte* in, int bytes) noexcept {
-    std::uint64_t value = 0;
-    for (int i = 0; i < bytes; ++i) value = value << 8 | std::to_integer<std::uint64_t>(in[i]);
-    return value;
-}
-
-[[noreturn]] void throw_end(const os::Streamed& result, const char* doing, bool in_message) {
-    switch (result.end) {
-        case os::StreamEnd::timeout:
-            throw WaitTimeout(in_message ? std::string("the time set for ") + doing +
-                                               " ran out in the middle of a message: the connection is closed"
-                                         : std::string("the time set for ") + doing + " ran out");
-        case os::StreamEnd::failed:
-            throw Error(std::string("a connection failed while ") + doing + " (" + os::errno_text(errno) +
-                        "): make a new one");
-        case os::StreamEnd::closed:
-        case os::StreamEnd::none:
-            break;
-    }
-    throw EndOfFile(
-        in_message ? std::string("the other end of a connection was closed in the middle of a message, while ") + doing
-                   : std::string("the other end of a connection is closed: there was nothing more while ") + doing);
-}
-
 }    // namespace
 
 BufferTooShort::BufferTooShort(const std::string& sentence, std::vector<std::byte> message)
@@ -144,15 +114,6 @@ bool Connection::poll(std::chrono::nanoseconds timeout) const {
 
 void Connection::send_frame(std::span<const std::byte> bytes, std::vector<FileDescriptor>* descriptors) {
     const int socket = for_sending();
-    std::array<std::byte, 12> header;
-    std::size_t header_size = 4;
-    if (bytes.size() <= kLongestShort) {
-        put_big_endian(header.data(), bytes.size(), 4);
-    } else {
-        put_big_endian(header.data(), 0xffffffff, 4);
-        put_big_endian(header.data() + 4, bytes.size(), 8);
-        header_size = 12;
-    }
     std::vector<int> raw;
     if (descriptors != nullptr) {
         for (const auto& descriptor : *descriptors) raw.push_back(descriptor.fileno());
@@ -160,10 +121,10 @@ void Connection::send_frame(std::span<const std::byte> bytes, std::vector<FileDe
     if (!raw.empty() && !unix_) {
         throw CodecError("a file descriptor can't travel over TCP, to what may be another machine: use a unix socket");
     }
-    const os::Streamed sent = os::send_all(socket, std::span(header).first(header_size), bytes, raw, deadline());
+    const os::Streamed sent = os::send_all(socket, channel::FrameHeader(bytes.size()).bytes(), bytes, raw, deadline());
     if (sent.end == os::StreamEnd::none) return;
     if (sent.bytes != 0) close();
-    throw_end(sent, "sending", sent.bytes != 0);
+    channel::throw_stream_end(sent.end, "sending", sent.bytes != 0);
 }
 
 std::uint64_t Connection::receive_length(std::int64_t deadline, std::vector<FileDescriptor>* descriptors) {
@@ -177,25 +138,25 @@ std::uint64_t Connection::receive_length(std::int64_t deadline, std::vector<File
     }
     if (got.end != os::StreamEnd::none) {
         if (got.bytes != 0) close();
-        throw_end(got, "receiving", got.bytes != 0);
+        channel::throw_stream_end(got.end, "receiving", got.bytes != 0);
     }
-    const std::uint64_t length = get_big_endian(header.data(), 4);
-    if (length <= kLongestShort) return length;
-    if (length != 0xffffffff) {
+    std::optional<std::uint64_t> length;
+    try {
+        length = channel::short_length(std::span(header).first<channel::kShortHeader>());
+    } catch (...) {
         close();
-        throw Error(
-            "what came over a connection is no message of this protocol (a length below zero): the connection is "
-            "closed");
+        throw;
     }
+    if (length) return *length;
     receive_body(header, deadline);
-    return get_big_endian(header.data(), 8);
+    return channel::long_length(header);
 }
 
 void Connection::receive_body(std::span<std::byte> room, std::int64_t deadline) {
     const os::Streamed got = os::receive_all(socket_.fileno(), room, nullptr, deadline);
     if (got.end == os::StreamEnd::none) return;
     close();
-    throw_end(got, "receiving", true);
+    channel::throw_stream_end(got.end, "receiving", true);
 }
 
 // Room(used) answers where the next bytes go.

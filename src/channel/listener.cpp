@@ -1,53 +1,35 @@
 #include "channel/address.hpp"
 #include "channel/handshake.hpp"
+#include "channel/sockets.hpp"
 #include "os/clock.hpp"
 #include "os/process.hpp"
-#include "os/stream.hpp"
+#include "os/ready_set.hpp"
 
 #include <multihull/connection.hpp>
 #include <multihull/log.hpp>
 
 #include <algorithm>
 #include <cerrno>
-#include <fcntl.h>
 #include <list>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/stat.h>
+#include <system_error>
 #include <unistd.h>
 
 namespace multihull {
 
 namespace {
 
+using detail::connection_over;
 using detail::Handshake;
+using detail::make_socket;
+using detail::send_at_once;
 using detail::SocketAddress;
 using detail::SocketHandshake;
 
 // Who connects and says nothing costs a descriptor until its time is over; of more than these the oldest goes first.
 constexpr std::size_t kMostHandshakes = 256;
-
-FileDescriptor make_socket(int family, int flags) {
-    FileDescriptor socket(::socket(family, SOCK_STREAM | SOCK_CLOEXEC | flags, 0));
-    if (!socket) {
-        throw Error("a socket can't be made (" + os::errno_text(errno) +
-                    "): raise the limit on open files (ulimit -n)");
-    }
-    return socket;
-}
-
-// Small messages are not kept back to be sent with later ones.
-void send_at_once(int socket) noexcept {
-    const int one = 1;
-    ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);    // means nothing to a unix socket
-}
-
-Connection connection_over(FileDescriptor socket, bool python) {
-    Connection connection(std::move(socket));
-    connection.set_python(python);
-    return connection;
-}
 
 [[noreturn]] void throw_cannot_listen(const SocketAddress& address, int error) {
     const std::string where = address.to_string();
@@ -71,13 +53,15 @@ Connection connection_over(FileDescriptor socket, bool python) {
 
 struct Listener::State {
     FileDescriptor socket;
+    std::optional<os::ReadySet> ready;    // of the socket and the handshakes; made when it is asked for
     ListenerOptions options;
     std::string address;
     std::string last_accepted;
     std::string path;    // to be removed at the end
     struct stat path_status {};
     pid_t owner = ::getpid();
-    std::list<std::pair<SocketHandshake, std::string>> pending;    // with where they come from, oldest first
+    using Pending = std::list<std::pair<SocketHandshake, std::string>>;    // with where they come from
+    Pending pending;                                                       // oldest first
 
     ~State() {
         if (path.empty() || owner != ::getpid()) return;
@@ -92,6 +76,8 @@ struct Listener::State {
     std::optional<Connection> accept_pending();
     std::optional<Connection> go_on();
     std::int64_t next_deadline() const noexcept;
+    void watch(int descriptor);
+    FileDescriptor end_handshake(Pending::iterator entry);
 };
 
 Listener::Listener(std::string_view address, ListenerOptions options) : state_(std::make_unique<State>()) {
@@ -167,10 +153,11 @@ std::optional<Connection> Listener::State::accept_pending() {
             last_accepted = from;
             return connection_over(std::move(accepted), options.python);
         }
-        if (pending.size() >= kMostHandshakes) pending.pop_front();
+        if (pending.size() >= kMostHandshakes) end_handshake(pending.begin());
         pending.emplace_back(SocketHandshake(std::move(accepted), *options.authkey, true,
                                              os::deadline_after(options.handshake_timeout)),
                              from);
+        watch(pending.back().first.fileno());
     }
     return std::nullopt;
 }
@@ -186,18 +173,51 @@ std::optional<Connection> Listener::State::go_on() {
         }
         const std::string from = entry->second;
         if (state == Handshake::State::done) {
-            Connection connection = connection_over(handshake.take_socket(), options.python);
-            pending.erase(entry);
             last_accepted = from;
-            return connection;
+            return connection_over(end_handshake(entry), options.python);
         }
         const char* const why =
             state == Handshake::State::failed ? handshake.failure() : "it did not prove in time that it knows the key";
         log(LogLevel::warning, "a client" + (from.empty() ? std::string() : " from " + from) + " of the listener at " +
                                    address + " was turned away: " + why);
-        entry = pending.erase(entry);
+        end_handshake(entry++);
     }
     return std::nullopt;
+}
+
+void Listener::State::watch(int descriptor) {
+    if (!ready) return;
+    try {
+        ready->add(descriptor, os::ReadySet::For::reading);
+    } catch (const std::system_error& failure) {
+        throw Error("the listener at " + address + " can't watch a client (" + failure.code().message() +
+                    "): raise the limits of epoll (/proc/sys/fs/epoll)");
+    }
+}
+
+// Answers the socket. It leaves the set before anybody can copy it: a copy would keep it there, and the set would be ready whenever
+// something comes over the connection.
+FileDescriptor Listener::State::end_handshake(Pending::iterator entry) {
+    if (ready) ready->remove(entry->first.fileno());
+    FileDescriptor left = entry->first.take_socket();
+    pending.erase(entry);
+    return left;
+}
+
+int Listener::wait_descriptor() {
+    State& self = state();
+    if (!self.ready) {
+        try {
+            self.ready.emplace();
+        } catch (const std::system_error& failure) {
+            throw Error("the listener at " + self.address + " can't be watched (" + failure.code().message() +
+                        "): raise the limit on open files (ulimit -n)");
+        }
+        self.watch(self.socket.fileno());
+        for (const auto& [handshake, from] : self.pending) self.watch(handshake.fileno());
+        self.ready->set_alarm(self.next_deadline());
+    }
+    return self.ready->fileno();
 }
 
 std::int64_t Listener::State::next_deadline() const noexcept {
@@ -217,8 +237,10 @@ std::optional<Connection> Listener::try_accept(std::chrono::nanoseconds timeout)
     const std::int64_t deadline = os::deadline_after(timeout);
     std::vector<pollfd> entries;
     for (;;) {
-        if (auto accepted = self.accept_pending()) return accepted;
-        if (auto accepted = self.go_on()) return accepted;
+        auto accepted = self.accept_pending();
+        if (!accepted) accepted = self.go_on();
+        if (self.ready) self.ready->set_alarm(self.next_deadline());
+        if (accepted) return accepted;
         const std::int64_t now = os::now_ns();
         if (now >= deadline) return std::nullopt;
 
@@ -229,79 +251,6 @@ std::optional<Connection> Listener::try_accept(std::chrono::nanoseconds timeout)
         const timespec left{wait / 1'000'000'000, wait % 1'000'000'000};
         ::ppoll(entries.data(), entries.size(), next == os::kNever ? nullptr : &left, nullptr);
     }
-}
-
-namespace {
-
-enum class Connected { yes, refused, timeout };
-
-Connected connect_to(const FileDescriptor& socket, const SocketAddress& address, std::int64_t deadline) {
-    for (;;) {
-        if (::connect(socket.fileno(), address.get(), address.size) == 0 || errno == EISCONN) return Connected::yes;
-        if (errno == EINTR) continue;
-        if (errno == EINPROGRESS || errno == EALREADY) {
-            if (!os::wait_writable(socket.fileno(), deadline)) return Connected::timeout;
-            int error = 0;
-            socklen_t size = sizeof error;
-            ::getsockopt(socket.fileno(), SOL_SOCKET, SO_ERROR, &error, &size);
-            if (error == 0) return Connected::yes;
-            errno = error;
-            return Connected::refused;
-        }
-        if (errno != EAGAIN) return Connected::refused;
-        // A unix socket whose backlog is full: the kernel has no way to wait for room but to block.
-        if (os::now_ns() >= deadline) return Connected::timeout;
-        const timespec pause{0, 1'000'000};
-        ::nanosleep(&pause, nullptr);
-    }
-}
-
-// Connections wait; only their making has a deadline.
-void let_block(int socket) noexcept { ::fcntl(socket, F_SETFL, ::fcntl(socket, F_GETFL) & ~O_NONBLOCK); }
-
-FileDescriptor authenticated(FileDescriptor socket, std::string_view address, const std::string& key,
-                             std::int64_t deadline) {
-    SocketHandshake handshake(std::move(socket), key, false, deadline);
-    for (;;) {
-        switch (handshake.go_on()) {
-            case Handshake::State::done:
-                return handshake.take_socket();
-            case Handshake::State::failed:
-                throw AuthenticationError("the listener at " + std::string(address) +
-                                          " can't be trusted, or does not trust us: " + handshake.failure());
-            case Handshake::State::going:
-                break;
-        }
-        if (!os::wait_readable(handshake.fileno(), deadline)) {
-            throw WaitTimeout("the listener at " + std::string(address) +
-                              " did not prove in time that it knows the key: does it ask for one, and is it alive?");
-        }
-    }
-}
-
-}    // namespace
-
-Connection Client(std::string_view address, const ClientOptions& options) {
-    const std::int64_t deadline = os::deadline_after(options.timeout);
-    int error = 0;
-    for (const SocketAddress& where : detail::parse_address(address, false)) {
-        FileDescriptor socket = make_socket(where.family(), SOCK_NONBLOCK);
-        switch (connect_to(socket, where, deadline)) {
-            case Connected::refused:
-                error = errno;
-                continue;
-            case Connected::timeout:
-                throw WaitTimeout("the listener at " + std::string(address) + " did not accept the connection in time");
-            case Connected::yes:
-                break;
-        }
-        let_block(socket.fileno());
-        send_at_once(socket.fileno());
-        if (options.authkey) socket = authenticated(std::move(socket), address, *options.authkey, deadline);
-        return connection_over(std::move(socket), options.python);
-    }
-    throw Error("nobody listens at " + std::string(address) + " (" + os::errno_text(error) +
-                "): start the listener first, or correct the address");
 }
 
 }    // namespace multihull

@@ -14,17 +14,27 @@ void throw_no_python_value() {
         "send_bytes() and recv_bytes()");
 }
 
+void write_python(OutgoingMessage& message, const Object& object) {
+    const auto bytes = pickle(object);
+    message.writer().write(bytes.data(), bytes.size());
+}
+
+Object read_python(const IncomingMessage& message) {
+    return unpickle(message.bytes(), PickleGlobals::of_client(), PickleLimits{});
+}
+
+std::size_t longest_python_message() noexcept { return PickleLimits{}.bytes; }
+
 }    // namespace detail
 
 void Connection::send_object(const Object& object) { send_bytes(detail::pickle(object)); }
 
 Object Connection::receive_object() {
-    const detail::PickleLimits limits;
     const std::int64_t until = deadline();
-    const auto size = static_cast<std::size_t>(receive_length_up_to(limits.bytes, until));
+    const auto size = static_cast<std::size_t>(receive_length_up_to(detail::longest_python_message(), until));
     detail::IncomingMessage message;
     receive_rest(message, size, until);
-    return detail::unpickle(message.bytes(), detail::PickleGlobals::of_client(), limits);
+    return detail::read_python(message);
 }
 
 }    // namespace multihull

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <poll.h>
 #include <random>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -158,6 +159,30 @@ TEST(Listener, AcceptsForAsLongAsItIsTold) {
     EXPECT_FALSE(listener.try_accept(2ms));
     const Connection client = Client(listener.address());
     EXPECT_TRUE(listener.try_accept(10s));
+}
+
+bool readable(int descriptor) {
+    pollfd entry{descriptor, POLLIN, 0};
+    return ::poll(&entry, 1, 0) == 1;
+}
+
+TEST(Listener, WatchesNoConnectionThatItHasGivenAway) {
+    Listener listener({}, {.authkey = "secret"});
+    const int watched = listener.wait_descriptor();
+    EXPECT_FALSE(readable(watched));
+    std::jthread client([address = listener.address()] {
+        auto connection = Client(address, {.authkey = "secret"});
+        connection.send(1);
+        EXPECT_THROW(connection.recv<int>(), EndOfFile);
+    });
+    ASSERT_TRUE(test::eventually([&] { return readable(watched); })) << "somebody has come";
+    Connection accepted = listener.accept();
+    ASSERT_TRUE(accepted.poll(test::kPatience)) << "and has something to say";
+    EXPECT_FALSE(readable(watched));
+    auto copy = multihull::FileDescriptor::duplicate(accepted.fileno());
+    accepted.close();
+    EXPECT_FALSE(readable(watched)) << "whoever has the socket by now";
+    copy.close();
 }
 
 TEST(Handshake, TurnsAwayWhoDoesNotKnowTheKey) {
