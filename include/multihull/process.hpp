@@ -5,6 +5,7 @@
 #pragma once
 
 #include <multihull/detail/callable.hpp>
+#include <multihull/detail/process_end.hpp>
 
 #include <chrono>
 #include <cstddef>
@@ -113,6 +114,9 @@ public:
     bool daemon() const;
     /// A descriptor that becomes readable when the process ends, for poll() and multihull::wait. Valid until close().
     int sentinel() const;
+
+    /// For multihull::asio. Throws Error when it was never started.
+    std::shared_ptr<detail::ProcessEnd> ending() const;
 
 private:
     struct State;

@@ -108,6 +108,8 @@ public:
 
     /// For multihull::wait(): ready when get() would not wait.
     std::shared_ptr<detail::WaitSource> wait_source() const { return core_.wait_source(); }
+    /// For multihull::asio.
+    const detail::QueueCore& core() const noexcept { return core_; }
 
 protected:
     friend struct Codec<Queue<T>>;

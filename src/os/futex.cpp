@@ -2,8 +2,10 @@
 
 #include "os/clock.hpp"
 
+#include <array>
 #include <cerrno>
 #include <climits>
+#include <ctime>
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -22,6 +24,19 @@ bool futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, 
     const long result =
         ::syscall(SYS_futex, &word, FUTEX_WAIT_BITSET, expected, limit, nullptr, FUTEX_BITSET_MATCH_ANY);
     return result == 0 || errno != ETIMEDOUT;
+}
+
+bool futex_wait_any(std::span<const FutexWord> words, std::int64_t deadline_ns) noexcept {
+    std::array<futex_waitv, kMostFutexes> waiters{};
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        waiters[i].uaddr = reinterpret_cast<std::uintptr_t>(words[i].word);
+        waiters[i].val = words[i].expected;
+        waiters[i].flags = FUTEX_32;
+    }
+    const timespec deadline{deadline_ns / 1'000'000'000, deadline_ns % 1'000'000'000};
+    const long result = ::syscall(SYS_futex_waitv, waiters.data(), static_cast<unsigned>(words.size()), 0,
+                                  deadline_ns == kNever ? nullptr : &deadline, CLOCK_MONOTONIC);
+    return result >= 0 || (errno != ENOSYS && errno != EPERM);
 }
 
 int futex_wake(const std::atomic<std::uint32_t>& word, int count) noexcept {

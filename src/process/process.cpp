@@ -5,6 +5,7 @@
 #include "process/backtrace.hpp"
 #include "process/exchange.hpp"
 #include "process/self.hpp"
+#include "process/supervisor.hpp"
 #include "process/throw_trace.hpp"
 #include "process/zygote.hpp"
 #include "shm/growth.hpp"
@@ -120,14 +121,17 @@ void bury(pid_t pid) {
 }    // namespace
 
 struct Process::State {
-    // What is known of the child; shared with the supervisor's thread for children of a zygote.
-    struct Child final : detail::ChildListener {
+    // What is known of the child; shared with the supervisor's thread for children of a zygote, and where somebody is to be told of its end.
+    struct Child final : detail::ChildListener, detail::ProcessEnd, std::enable_shared_from_this<Child> {
         std::mutex mutex;
         std::condition_variable changed;
         pid_t pid = 0;
         os::Fd pidfd;
         int start_error = 0;
         std::optional<int> code;
+        bool own = false;        // forked by this process, which therefore reaps it
+        bool watched = false;    // of its own: by the supervisor
+        std::vector<std::function<void()>> callbacks;
 
         void on_born(pid_t born, os::Fd fd) override {
             const std::lock_guard guard(mutex);
@@ -140,14 +144,26 @@ struct Process::State {
             start_error = error;
             changed.notify_all();
         }
-        void on_died(int status) override {
-            // First: whoever is told of the death finds what it held made right.
-            bury(pid);
-            const std::lock_guard guard(mutex);
-            if (pid == 0) start_error = EMFILE;
-            code = status;
-            changed.notify_all();
+        void on_died(int status) override;
+        std::optional<int> exitcode() override;
+        void on_end(std::function<void()> callback) override;
+
+    private:
+        void watch_end();
+    };
+
+    // Watches for the end of a process that no zygote watches.
+    class EndWatch final : public detail::Supervised {
+    public:
+        explicit EndWatch(std::shared_ptr<Child> child) : child_(std::move(child)) {}
+        void on_readable(int fd) override {
+            detail::Supervisor::instance().unwatch(fd);
+            static_cast<void>(child_->exitcode());
         }
+        std::int64_t tick(std::int64_t) override { return os::kNever; }
+
+    private:
+        std::shared_ptr<Child> child_;
     };
 
     ProcessOptions options;
@@ -157,7 +173,6 @@ struct Process::State {
     std::shared_ptr<Child> child = std::make_shared<Child>();
     std::uint32_t generation = detail::fork_generation();
     bool started = false;
-    bool own_child = false;                    // forked by this process, which therefore reaps it
     std::shared_ptr<detail::Zygote> zygote;    // of its own, for spawn
     shm::Offset call_block = 0;                // its call in shared memory, for children of a zygote
     std::size_t call_capacity = 0;
@@ -263,7 +278,7 @@ void Process::State::start_by_fork() {
         throw StartError("process " + options.name + " can't be started (fork: " + os::errno_text(errno) +
                          "): raise the limits on processes (ulimit -u) or free some memory");
     }
-    own_child = true;
+    child->own = true;
     child->pid = pid;
     try {
         child->pidfd = os::open_pidfd(pid);
@@ -350,34 +365,90 @@ Process& Process::start() {
     return *this;
 }
 
+void Process::State::Child::on_died(int status) {
+    std::vector<std::function<void()>> told;
+    // First: whoever is told of the death finds what it held made right.
+    bury(pid);
+    {
+        const std::lock_guard guard(mutex);
+        if (pid == 0) start_error = EMFILE;
+        code = status;
+        changed.notify_all();
+        told.swap(callbacks);
+    }
+    for (const auto& callback : told) callback();
+}
+
+// The exit code if there is one now.
+std::optional<int> Process::State::Child::exitcode() {
+    std::vector<std::function<void()>> told;
+    std::optional<int> now;
+    {
+        const std::lock_guard guard(mutex);
+        if (!code && own) {
+            if (const auto status = os::reap(pidfd, false)) {
+                bury(pid);
+                code = status->code;
+            } else if (os::wait_readable(pidfd.get(), 0)) {
+                // Ended, but somebody else reaped it (the program ignores SIGCHLD, or calls waitpid(-1)): its status is lost.
+                bury(pid);
+                code = 255;
+            }
+            if (code) told.swap(callbacks);
+        }
+        now = code;
+    }
+    for (const auto& callback : told) callback();
+    return now;
+}
+
+void Process::State::Child::watch_end() {
+    {
+        const std::lock_guard guard(mutex);
+        if (!own || std::exchange(watched, true)) return;
+    }
+    try {
+        detail::Supervisor::instance().watch(pidfd.get(), std::make_shared<EndWatch>(shared_from_this()));
+    } catch (...) {
+        // Those who have relied on it meanwhile look again, and then watch for themselves.
+        std::vector<std::function<void()>> told;
+        {
+            const std::lock_guard guard(mutex);
+            watched = false;
+            told.swap(callbacks);
+        }
+        for (const auto& callback : told) callback();
+        throw;
+    }
+}
+
+void Process::State::Child::on_end(std::function<void()> callback) {
+    watch_end();
+    {
+        const std::lock_guard guard(mutex);
+        if (!code) {
+            callbacks.push_back(std::move(callback));
+            return;
+        }
+    }
+    callback();
+}
+
 // The exit code if there is one now (or, with `block`, by the deadline).
 std::optional<int> Process::State::poll(bool block, std::int64_t deadline) {
-    if (!own_child) {
-        std::unique_lock guard(child->mutex);
-        const auto ended = [&] { return child->code.has_value(); };
-        if (block && deadline == os::kNever) {
-            child->changed.wait(guard, ended);
-        } else if (block) {
-            while (!ended() && os::now_ns() < deadline) {
-                child->changed.wait_for(guard, std::chrono::nanoseconds(deadline - os::now_ns()));
-            }
+    if (child->own) {
+        const auto code = child->exitcode();
+        if (code || !block || !os::wait_readable(child->pidfd.get(), deadline)) return code;
+        return child->exitcode();
+    }
+    std::unique_lock guard(child->mutex);
+    const auto ended = [&] { return child->code.has_value(); };
+    if (block && deadline == os::kNever) {
+        child->changed.wait(guard, ended);
+    } else if (block) {
+        while (!ended() && os::now_ns() < deadline) {
+            child->changed.wait_for(guard, std::chrono::nanoseconds(deadline - os::now_ns()));
         }
-        return child->code;
-    }
-    {
-        const std::lock_guard guard(child->mutex);
-        if (child->code) return child->code;
-    }
-    if (block && !os::wait_readable(child->pidfd.get(), deadline)) return std::nullopt;
-    const std::lock_guard guard(child->mutex);
-    if (child->code) return child->code;
-    if (const auto status = os::reap(child->pidfd, false)) {
-        bury(child->pid);
-        child->code = status->code;
-    } else if (os::wait_readable(child->pidfd.get(), 0)) {
-        // Ended, but somebody else reaped it (the program ignores SIGCHLD, or calls waitpid(-1)): its status is lost.
-        bury(child->pid);
-        child->code = 255;
     }
     return child->code;
 }
@@ -436,6 +507,13 @@ bool Process::daemon() const { return state().options.daemon; }
 int Process::sentinel() const {
     if (!state().started) throw Error("process " + state().options.name + " has no sentinel: it was never started");
     return state().child->pidfd.get();
+}
+
+std::shared_ptr<detail::ProcessEnd> Process::ending() const {
+    if (!state().started) throw Error("process " + state().options.name + " can't end: it was never started");
+    if (!state().ours())
+        throw Error("process " + state().options.name + " belongs to the parent of this forked process");
+    return state().child;
 }
 
 std::vector<ProcessInfo> active_children() {

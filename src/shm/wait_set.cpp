@@ -50,8 +50,12 @@ bool WaitSet::sleep(std::uint32_t place, std::int64_t deadline) noexcept {
         os::futex_wait(nothing, 0, std::min(deadline, now + kCrowdedLook));
         return true;
     }
-    auto& word = places_[place].word;
-    os::futex_wait(word, kWaiting, std::min(deadline, now + kLook));
+    os::futex_wait(places_[place].word, kWaiting, std::min(deadline, now + kLook));
+    return leave_if_woken(place);
+}
+
+bool WaitSet::leave_if_woken(std::uint32_t place) noexcept {
+    const auto& word = places_[place].word;
     if (word.load(std::memory_order_acquire) != kGranted) {
         if ((waiting_[place / 64].load(std::memory_order_seq_cst) & bit_of(place)) != 0) return false;
         // A bit that is gone is a decision, and as good as a grant: were it set again, two wake-ups could be decided for this one.

@@ -43,6 +43,10 @@ public:
     std::uint32_t enlist(ThreadId self) noexcept;
     /// Sleeps until a wake-up or the deadline (monotonic ns), but at most 0.1 s. True when it was woken: the place is then left.
     bool sleep(std::uint32_t place, std::int64_t deadline) noexcept;
+    /// For those who sleep in several sets at once: the word of their place, which is kWaiting until there is a wake-up for it, and then
+    /// whether there was one: the place is left where this answers true.
+    const std::atomic<std::uint32_t>& word(std::uint32_t place) const noexcept { return places_[place].word; }
+    bool leave_if_woken(std::uint32_t place) noexcept;
     /// Leaves the place. False when a wake-up had been decided for it already, which the caller now has.
     bool withdraw(std::uint32_t place) noexcept;
 

@@ -33,6 +33,7 @@
 
 #include <chrono>
 #include <exception>
+#include <functional>
 #include <future>
 #include <optional>
 #include <string>
@@ -43,9 +44,8 @@ namespace test {
 
 namespace net = multihull::asio::net;
 
-/// Runs a coroutine to its end in a loop of its own; throws what it throws.
-template <class Coroutine>
-void run(net::io_context& io, Coroutine coroutine) {
+/// Runs a coroutine to its end in a loop; throws what it throws. No template: what Asio makes of each coroutine takes long to compile.
+inline void run(net::io_context& io, std::function<net::awaitable<void>()> coroutine) {
     std::exception_ptr failure;
     bool ended = false;
     net::co_spawn(io, std::move(coroutine), [&](std::exception_ptr error) {
