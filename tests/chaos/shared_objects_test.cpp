@@ -2,6 +2,7 @@
 // protocols, and at random. The survivors go on: no hang, no torn, lost or repeated message, no permit and no memory lost.
 #include "chaos/chaos.hpp"
 
+#include <multihull/detail/queue_watch.hpp>
 #include <multihull/process.hpp>
 #include <multihull/queue.hpp>
 #include <multihull/shared.hpp>
@@ -15,8 +16,11 @@
 #include <algorithm>
 #include <array>
 #include <csignal>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <random>
+#include <semaphore>
 #include <string>
 #include <vector>
 
@@ -58,41 +62,73 @@ struct alignas(64) LedgerBytes {
 using SharedLedger = multihull::Value<LedgerBytes>;
 Ledger& ledger_of(const SharedLedger& shared) { return *reinterpret_cast<Ledger*>(shared.value().bytes.data()); }
 
-void put_for_ever(multihull::Queue<Message> queue, SharedLedger shared, std::uint32_t putter) {
+// Goes on as an event loop does: tries, and where there is nothing to be done has itself told when to try again.
+class Watching {
+public:
+    using Side = multihull::detail::QueueWatch::Side;
+    Watching(const multihull::Queue<Message>& queue, Side side) : watch_(queue.core(), side) {}
+
+    template <class Try>
+    void until(Try done) {
+        while (!done()) {
+            watch_.start([told = told_] { told->release(); });
+            told_->acquire();
+        }
+    }
+
+private:
+    multihull::detail::QueueWatch watch_;
+    std::shared_ptr<std::binary_semaphore> told_ = std::make_shared<std::binary_semaphore>(0);
+};
+
+void put_for_ever(multihull::Queue<Message> queue, SharedLedger shared, std::uint32_t putter, bool watches) {
     Ledger& ledger = ledger_of(shared);
+    Watching room(queue, Watching::Side::put);
     try {
         for (;;) {
             const std::uint32_t number = ledger.begun[putter].fetch_add(1);
             if (number >= ledger.seen[0].size()) return;
-            queue.put({putter, number, text_of(putter, number)});
+            const Message message{putter, number, text_of(putter, number)};
+            if (watches) {
+                room.until([&] { return queue.try_put(message); });
+            } else {
+                queue.put(message);
+            }
             ledger.is_done[putter][number].store(1);
             ledger.done[putter].fetch_add(1);
         }
     } catch (const multihull::QueueClosed&) {}
 }
 
-void take_for_ever(multihull::Queue<Message> queue, SharedLedger shared) {
+void take_for_ever(multihull::Queue<Message> queue, SharedLedger shared, bool watches) {
     Ledger& ledger = ledger_of(shared);
     std::array<std::int64_t, kPutters> last;
     last.fill(-1);
+    Watching messages(queue, Watching::Side::get);
+    std::optional<Message> message;
     try {
         for (;;) {
-            const Message message = queue.get();
-            if (message.putter >= kPutters || message.text != text_of(message.putter, message.number) ||
-                message.number <= last[message.putter] ||
-                ledger.seen[message.putter][message.number].fetch_add(1) != 0) {
+            if (watches) {
+                messages.until([&] { return (message = queue.try_get()).has_value(); });
+            } else {
+                message = queue.get();
+            }
+            if (message->putter >= kPutters || message->text != text_of(message->putter, message->number) ||
+                message->number <= last[message->putter] ||
+                ledger.seen[message->putter][message->number].fetch_add(1) != 0) {
                 ledger.wrong.fetch_add(1);
             }
-            last[message.putter] = message.number;
+            last[message->putter] = message->number;
         }
     } catch (const multihull::QueueClosed&) {}
 }
 
 class Stage {
 public:
-    explicit Stage(std::size_t maxsize) : queue_(maxsize) {
+    /// Of the putters and the takers so many watch the queue; the others sleep in it.
+    explicit Stage(std::size_t maxsize, std::size_t watching = 0) : queue_(maxsize), watching_(watching) {
         for (std::uint32_t i = 0; i < kPutters; ++i) putters_.push_back(new_putter(i));
-        for (std::size_t i = 0; i < kTakers; ++i) takers_.push_back(new_taker());
+        for (std::size_t i = 0; i < kTakers; ++i) takers_.push_back(new_taker(i));
     }
 
     // Replaces whoever has died; answers how many had.
@@ -104,14 +140,7 @@ public:
                 putters_[i] = new_putter(i);
             }
         }
-        for (auto& taker : takers_) {
-            if (taker.exitcode() == -SIGKILL) {
-                ++dead;
-                ++dead_takers_;
-                taker = new_taker();
-            }
-        }
-        return dead;
+        return dead + replace_dead_takers();
     }
     void kill_one(std::mt19937& random) {
         const std::size_t victim = random() % (kPutters + kTakers);
@@ -151,25 +180,29 @@ public:
 private:
     Ledger& ledger() const { return ledger_of(ledger_); }
     Process new_putter(std::uint32_t i) {
-        Process process(put_for_ever, queue_, ledger_, i);
+        Process process(put_for_ever, queue_, ledger_, i, i < watching_);
         process.start();
         return process;
     }
-    Process new_taker() {
-        Process process(take_for_ever, queue_, ledger_);
+    Process new_taker(std::size_t i) {
+        Process process(take_for_ever, queue_, ledger_, i < watching_);
         process.start();
         return process;
     }
-    void replace_dead_takers() {
-        for (auto& taker : takers_) {
-            if (taker.exitcode() == -SIGKILL) {
-                ++dead_takers_;
-                taker = new_taker();
+    std::size_t replace_dead_takers() {
+        std::size_t dead = 0;
+        for (std::size_t i = 0; i < kTakers; ++i) {
+            if (takers_[i].exitcode() == -SIGKILL) {
+                ++dead;
+                takers_[i] = new_taker(i);
             }
         }
+        dead_takers_ += dead;
+        return dead;
     }
 
     multihull::Queue<Message> queue_;
+    std::size_t watching_;
     SharedLedger ledger_;
     std::vector<Process> putters_;
     std::vector<Process> takers_;
@@ -194,6 +227,33 @@ protected:
 };
 INSTANTIATE_TEST_SUITE_P(EachStartMethod, SharedObjectChaos, test::each_start_method(), test::start_method_name);
 
+// Somebody dies at the point, three times; answers how many did.
+std::size_t die_at(KillPoint point, std::size_t maxsize, std::size_t watching) {
+    Stage stage(maxsize, watching);
+    const std::string what = std::string(chaos::name_of(point)) + ", maxsize " + std::to_string(maxsize);
+    std::size_t deaths = 0;
+    for (int round = 0; round < 3; ++round) {
+        chaos::arm(point, point == KillPoint::ring_grown ? 1 : 20);
+        const std::uint64_t before = stage.progress();
+        std::size_t dead = 0;
+        // Not every point is met by every run: many messages without a death are enough, too.
+        if (!eventually([&] {
+                dead += stage.replace_dead();
+                return dead != 0 || stage.progress() > before + 5000 || stage.is_over();
+            })) {
+            chaos::hang(what);
+        }
+        chaos::disarm();
+        deaths += dead;
+        const std::uint64_t since = stage.progress();
+        if (!eventually([&] { return stage.replace_dead(), stage.progress() > since + 100 || stage.is_over(); })) {
+            chaos::hang(what + ": nothing moves after the death");
+        }
+    }
+    stage.finish(what);
+    return deaths;
+}
+
 TEST_P(SharedObjectChaos, a_queue_survives_a_death_at_each_point_of_its_protocol) {
     if (!multihull::os::kFailpoints) GTEST_SKIP() << "this build has no kill points";
     for (const KillPoint point :
@@ -201,30 +261,19 @@ TEST_P(SharedObjectChaos, a_queue_survives_a_death_at_each_point_of_its_protocol
           KillPoint::waiter_chosen, KillPoint::waiter_granted, KillPoint::put_slot_written, KillPoint::block_queued,
           KillPoint::put_published, KillPoint::put_before_wake, KillPoint::get_copied, KillPoint::get_taken,
           KillPoint::block_loaned, KillPoint::block_freed, KillPoint::block_queued, KillPoint::ring_grown}) {
-        for (const std::size_t maxsize : {std::size_t{0}, std::size_t{3}}) {
-            Stage stage(maxsize);
-            const std::string what = std::string(chaos::name_of(point)) + ", maxsize " + std::to_string(maxsize);
-            for (int round = 0; round < 3; ++round) {
-                chaos::arm(point, point == KillPoint::ring_grown ? 1 : 20);
-                const std::uint64_t before = stage.progress();
-                std::size_t dead = 0;
-                // Not every point is met by every run: many messages without a death are enough, too.
-                if (!eventually([&] {
-                        dead += stage.replace_dead();
-                        return dead != 0 || stage.progress() > before + 5000 || stage.is_over();
-                    })) {
-                    chaos::hang(what);
-                }
-                chaos::disarm();
-                const std::uint64_t since = stage.progress();
-                if (!eventually([&] {
-                        return stage.replace_dead(), stage.progress() > since + 100 || stage.is_over();
-                    })) {
-                    chaos::hang(what + ": nothing moves after the death");
-                }
-            }
-            stage.finish(what);
-        }
+        for (const std::size_t maxsize : {std::size_t{0}, std::size_t{3}}) die_at(point, maxsize, 0);
+    }
+}
+
+TEST_P(SharedObjectChaos, a_queue_survives_the_death_of_those_who_watch_it) {
+    if (!multihull::os::kFailpoints) GTEST_SKIP() << "this build has no kill points";
+    if (GetParam() == multihull::StartMethod::spawn) GTEST_SKIP() << "that takes longer, and changes nothing here";
+    for (const KillPoint point : {KillPoint::watch_woken, KillPoint::watch_told, KillPoint::watch_settled,
+                                  KillPoint::waiter_enlisted, KillPoint::waiter_granted, KillPoint::get_copied}) {
+        std::size_t deaths = 0;
+        // All of them, so that nobody but the watchers' recovery can wake the others; and one beside those who sleep.
+        for (const std::size_t watching : {kTakers, std::size_t{1}}) deaths += die_at(point, 3, watching);
+        EXPECT_GT(deaths, 0U) << chaos::name_of(point);
     }
 }
 
@@ -232,7 +281,7 @@ TEST_P(SharedObjectChaos, a_queue_survives_deaths_at_random) {
     std::mt19937 random(chaos::seed());
     const int rounds = chaos::rounds(GetParam() == multihull::StartMethod::spawn ? 20 : 100);
     for (const std::size_t maxsize : {std::size_t{0}, std::size_t{5}}) {
-        Stage stage(maxsize);
+        Stage stage(maxsize, maxsize == 0 ? 0 : 2);
         for (int round = 0; round < rounds; ++round) {
             const std::uint64_t since = stage.progress();
             const std::uint64_t step = random() % 60;
