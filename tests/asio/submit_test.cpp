@@ -5,6 +5,7 @@
 #include <multihull/pool.hpp>
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <ranges>
@@ -24,10 +25,16 @@ using test::Kept;
 using test::run;
 
 int square(int x) { return x * x; }
+int add(int a, int b) { return a + b; }
 std::string join(const std::string& a, const std::string& b) { return a + b; }
 int fail(int x) { throw std::out_of_range("no " + std::to_string(x)); }
 int crash(int) { return *static_cast<volatile int*>(nullptr); }
 void nothing() {}
+// One type for most handlers: Asio compiles all of an operation anew for each.
+using Callback = std::function<void(std::exception_ptr, int)>;
+struct Hold {
+    int operator()(const std::string& path) const { return test::hold(path, 1); }
+};
 
 TEST(Submit, a_coroutine_awaits_a_task) {
     net::io_context io;
@@ -176,7 +183,7 @@ TEST(Submit, every_executor) {
     });
     EXPECT_EQ(mh::async_submit(threads, square, 7, net::use_future).get(), 49);
     std::promise<int> told;
-    mh::async_submit(pool, square, 8, [&](std::exception_ptr, int value) { told.set_value(value); });
+    mh::async_submit(pool, square, 8, Callback([&](std::exception_ptr, int value) { told.set_value(value); }));
     EXPECT_EQ(told.get_future().get(), 64) << "without any loop: in Asio's system executor";
 }
 
@@ -204,6 +211,41 @@ TEST(Submit, maps) {
     io.restart();
     io.run();
     EXPECT_EQ(kept.value, std::vector{25});
+}
+
+TEST(Submit, maps_of_executors) {
+    net::io_context io;
+    multihull::ProcessPoolExecutor processes(2);
+    multihull::ThreadPoolExecutor threads(2);
+    const std::vector<int> none;
+    const std::vector<int> some{1, 2, 3};
+    const std::vector<int> squares{1, 4, 9};
+    const std::vector<std::pair<int, int>> pairs{{1, 2}, {3, 4}};
+    const std::vector<int> sums{3, 7};
+    run(io, [&]() -> net::awaitable<void> {
+        EXPECT_EQ(co_await mh::async_map(processes, square, some, net::use_awaitable), squares);
+        EXPECT_EQ(co_await mh::async_map(processes, square, none, net::use_awaitable), none);
+        EXPECT_THROW(co_await mh::async_map(processes, crash, some, net::use_awaitable), multihull::WorkerCrashed);
+        EXPECT_EQ(co_await mh::async_map(threads, square, some, net::use_awaitable), squares);
+        EXPECT_EQ(co_await mh::async_starmap(threads, add, pairs, net::use_awaitable), sums);
+    });
+    test::Board board;
+    Kept<std::vector<int>> kept;
+    net::cancellation_signal stop;
+    mh::async_map(processes, Hold{}, std::vector(5, board.path()),
+                  net::bind_cancellation_slot(stop.slot(), net::bind_executor(io, kept.callback())));
+    ASSERT_TRUE(board.wait_until_at_least(test::kHeld, 2));
+    stop.emit(net::cancellation_type::terminal);
+    io.restart();
+    io.run();
+    EXPECT_TRUE(is<multihull::Cancelled>(kept.error));
+    EXPECT_EQ(board[test::kHeld].load(), 2) << "those that waited have not begun";
+    processes.shutdown();
+    mh::async_map(processes, square, some,
+                  net::bind_cancellation_slot(stop.slot(), net::bind_executor(io, kept.callback())));
+    io.restart();
+    io.run();
+    EXPECT_TRUE(is<multihull::PoolClosed>(kept.error));
 }
 
 TEST(Submit, a_future_is_waited_for_by_many_and_its_task_left_alone) {
@@ -286,7 +328,7 @@ TEST(Cancel, a_map_and_a_thread) {
     mh::Pool pool(io, 1);
     Kept<std::vector<int>> map;
     net::cancellation_signal stop;
-    pool.async_map([](const std::string& path) { return test::hold(path, 1); }, std::vector{board.path(), board.path()},
+    pool.async_map(Hold{}, std::vector{board.path(), board.path()},
                    net::bind_cancellation_slot(stop.slot(), map.callback()));
     ASSERT_TRUE(board.wait_until_at_least(test::kHeld, 1));
     stop.emit(net::cancellation_type::partial);
@@ -331,7 +373,9 @@ TEST(Context, one_that_ends_early_takes_its_handlers_with_it_and_leaves_the_task
         net::io_context io;
         for (int i = 0; i < 100; ++i) {
             mh::async_submit(pool, test::hold, board.path(), i,
-                             net::bind_executor(io, [&, life = Alive(alive)](std::exception_ptr, int) { ++called; }));
+                             net::bind_executor(io, Callback([&, life = Alive(alive)](std::exception_ptr, int) {
+                                                    ++called;
+                                                })));
         }
         net::co_spawn(
             io,
@@ -361,7 +405,7 @@ TEST(Context, ends_while_results_come) {
             net::io_context io;
             for (int i = 0; i < 100; ++i) {
                 mh::async_submit(pool, square, i,
-                                 net::bind_executor(io, [life = Alive(alive)](std::exception_ptr, int) {}));
+                                 net::bind_executor(io, Callback([life = Alive(alive)](std::exception_ptr, int) {})));
             }
             io.run_one();
         }
@@ -377,14 +421,14 @@ TEST(Context, what_a_handler_owned_may_begin_another_operation_as_it_goes) {
         net::io_context* io;
         ~Again() {
             if (pool != nullptr)
-                mh::async_submit(*pool, square, 1, net::bind_executor(*io, [](std::exception_ptr, int) {}));
+                mh::async_submit(*pool, square, 1, net::bind_executor(*io, Callback([](std::exception_ptr, int) {})));
         }
     };
     {
         net::io_context io;
         auto again = std::make_shared<Again>(&pool, &io);
         mh::async_submit(pool, test::hold, board.path(), 1,
-                         net::bind_executor(io, [again](std::exception_ptr, int) {}));
+                         net::bind_executor(io, Callback([again](std::exception_ptr, int) {})));
     }
     ++board[test::kLetGo];
 }
@@ -397,8 +441,9 @@ TEST(Many, thousands_at_once) {
     int failed = 0;
     for (int i = 0; i < kTasks; ++i) {
         if (i % 2'000 == 7) {
-            pool.async_submit(crash, i,
-                              [&](std::exception_ptr error, int) { failed += is<multihull::WorkerCrashed>(error); });
+            pool.async_submit(crash, i, Callback([&](std::exception_ptr error, int) {
+                                  failed += is<multihull::WorkerCrashed>(error) ? 1 : 0;
+                              }));
         } else {
             net::co_spawn(
                 io,
@@ -467,7 +512,7 @@ TEST(Fork, a_child_has_none_of_the_operations_and_can_have_its_own) {
             if (i > 5'000)
                 std::this_thread::yield();    // they wait behind the one that holds the worker
             else
-                mh::async_submit(pool, square, 1, net::bind_executor(other, [](std::exception_ptr, int) {}));
+                mh::async_submit(pool, square, 1, net::bind_executor(other, Callback([](std::exception_ptr, int) {})));
             other.restart();
             other.poll();
         }

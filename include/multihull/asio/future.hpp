@@ -9,6 +9,19 @@ namespace multihull::asio {
 
 namespace detail {
 
+/// What cancellation does to a task that belongs to the operation.
+template <class T>
+void cancel_task(const Future<T>& future, net::cancellation_type_t type) {
+    if ((type & (net::cancellation_type_t::terminal | net::cancellation_type_t::partial)) !=
+        net::cancellation_type_t::none) {
+        future.cancel();
+        return;
+    }
+    // "total" asks for an end as if the task had never been: only one that has not begun can have that.
+    using Access = multihull::detail::FutureAccess;
+    Access::completion(future)->abandon(Access::task(future));
+}
+
 /// Waits for a task. What a cancelled one does to the task: `kOwner` ends it, else only the wait ends.
 template <class T, bool kOwner>
 class FutureSource {
@@ -42,15 +55,7 @@ public:
     }
     bool cancel(net::cancellation_type_t type) const {
         if constexpr (!kOwner) return true;
-        if (failure_) return false;
-        if ((type & (net::cancellation_type_t::terminal | net::cancellation_type_t::partial)) !=
-            net::cancellation_type_t::none) {
-            future_.cancel();
-        } else {
-            // "total" asks for an end as if the task had never been: only one that has not begun can have that.
-            using Access = multihull::detail::FutureAccess;
-            Access::completion(future_)->abandon(Access::task(future_));
-        }
+        if (!failure_) cancel_task(future_, type);
         return false;
     }
 

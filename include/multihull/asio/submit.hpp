@@ -2,12 +2,15 @@
 #pragma once
 
 #include <multihull/asio/future.hpp>
+#include <multihull/asio/futures.hpp>
+#include <multihull/executor.hpp>
 #include <multihull/pool.hpp>
 
 #include <concepts>
 #include <optional>
 #include <ranges>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 namespace multihull::asio {
@@ -32,11 +35,9 @@ auto submit_to(E& executor, const Options& options, Call&&... call) {
     }
 }
 
-// Calls `start()` for the future to wait for, and has what it throws arrive as everything else does.
-template <class Handler, class Fallback, class Start>
+// Calls `start()` for what to wait for, and has what it throws arrive as everything else does.
+template <class Source, class Handler, class Fallback, class Start>
 void start_task(Handler&& handler, const Fallback& fallback, Start start) {
-    using T = typename decltype(start())::value_type;
-    using Source = FutureSource<T, true>;
     std::optional<Source> source;
     try {
         source.emplace(start());
@@ -45,6 +46,9 @@ void start_task(Handler&& handler, const Fallback& fallback, Start start) {
     }
     start_operation(std::move(*source), std::forward<Handler>(handler), fallback);
 }
+
+template <class TaskFuture>
+using OwnedSource = FutureSource<typename TaskFuture::value_type, true>;
 
 /// The executor of handlers that have none: that of the object an operation belongs to.
 template <class Executor>
@@ -61,8 +65,8 @@ struct SubmitInitiation : Fallback<Executor> {
 
     template <class Handler, class... Call>
     void operator()(Handler&& handler, Call&&... call) const {
-        start_task(std::forward<Handler>(handler), this->executor,
-                   [&] { return submit_to(*target, options, std::forward<Call>(call)...); });
+        const auto start = [&] { return submit_to(*target, options, std::forward<Call>(call)...); };
+        start_task<OwnedSource<decltype(start())>>(std::forward<Handler>(handler), this->executor, start);
     }
 };
 
@@ -90,13 +94,14 @@ struct MapInitiation : Fallback<Executor> {
 
     template <class Handler, class Function, class Range>
     void operator()(Handler&& handler, Function&& function, Range&& inputs) const {
-        start_task(std::forward<Handler>(handler), this->executor, [&] {
+        const auto start = [&] {
             if constexpr (kStar) {
                 return pool->starmap_async(std::forward<Function>(function), std::forward<Range>(inputs), options);
             } else {
                 return pool->map_async(std::forward<Function>(function), std::forward<Range>(inputs), options);
             }
-        });
+        };
+        start_task<OwnedSource<decltype(start())>>(std::forward<Handler>(handler), this->executor, start);
     }
 };
 
@@ -113,6 +118,50 @@ auto map_with_token(multihull::Pool& pool, const Executor& executor, const TaskO
     return net::async_initiate<Token, Signature<typename decltype(start())::value_type>>(
         MapInitiation<kStar, Executor>{{executor}, &pool, options}, token, std::forward<Function>(function),
         std::forward<Range>(inputs));
+}
+
+// Those who have no map of their own that answers a future: a task for each element.
+template <class E, class Function, class Element>
+auto submit_element(E& executor, const Function& function, Element&& element, std::false_type /*star*/) {
+    return executor.submit(function, std::forward<Element>(element));
+}
+template <class E, class Function, class Element>
+auto submit_element(E& executor, const Function& function, Element&& element, std::true_type /*star*/) {
+    return std::apply(
+        [&]<class... Args>(Args&&... arguments) { return executor.submit(function, std::forward<Args>(arguments)...); },
+        std::forward<Element>(element));
+}
+
+template <bool kStar, class E, class Function, class Range>
+using ElementFuture =
+    decltype(submit_element(std::declval<E&>(), std::declval<std::decay_t<Function>&>(),
+                            std::declval<std::ranges::range_reference_t<Range>>(), std::bool_constant<kStar>()));
+
+template <bool kStar, class E>
+struct TasksInitiation {
+    E* target;
+
+    template <class Handler, class Function, class Range>
+    void operator()(Handler&& handler, Function&& function, Range&& inputs) const {
+        using Future = ElementFuture<kStar, E, Function, Range>;
+        start_task<FuturesSource<typename Future::value_type>>(
+            std::forward<Handler>(handler), net::system_executor(), [&] {
+                TaskGroup<Future> group;
+                for (auto&& element : inputs) {
+                    group.futures.push_back(submit_element(*target, function, std::forward<decltype(element)>(element),
+                                                           std::bool_constant<kStar>()));
+                }
+                return std::move(group.futures);
+            });
+    }
+};
+
+template <bool kStar, class E, class Function, class Range, class Token>
+auto tasks_with_token(E& executor, Function&& function, Range&& inputs, Token&& token) {
+    using T = typename ElementFuture<kStar, E, Function, Range>::value_type;
+    return net::async_initiate<Token, Signature<AllOf<T>>>(TasksInitiation<kStar, E>{&executor}, token,
+                                                           std::forward<Function>(function),
+                                                           std::forward<Range>(inputs));
 }
 
 }    // namespace detail
@@ -160,6 +209,19 @@ auto async_starmap(multihull::Pool& pool, Function&& function, Range&& inputs, c
                    Token&& token) {
     return detail::map_with_token<true>(pool, net::system_executor(), options, std::forward<Function>(function),
                                         std::forward<Range>(inputs), std::forward<Token>(token));
+}
+
+/// The same in any Executor: each element is a task of its own. The handler is called when all have ended; where some failed, it gets the
+/// first one's failure. Cancellation does to each task what it does to one of async_submit().
+template <multihull::Executor E, class Function, std::ranges::input_range Range, class Token>
+auto async_map(E& executor, Function&& function, Range&& inputs, Token&& token) {
+    return detail::tasks_with_token<false>(executor, std::forward<Function>(function), std::forward<Range>(inputs),
+                                           std::forward<Token>(token));
+}
+template <multihull::Executor E, class Function, std::ranges::input_range Range, class Token>
+auto async_starmap(E& executor, Function&& function, Range&& inputs, Token&& token) {
+    return detail::tasks_with_token<true>(executor, std::forward<Function>(function), std::forward<Range>(inputs),
+                                          std::forward<Token>(token));
 }
 
 }    // namespace multihull::asio
