@@ -1,9 +1,11 @@
-// The server of examples/asio under load: a number of clients, each with one request at a time, for a while. Once with its workers,
-// while one request in a hundred crashes its own, once without crashes, and once on a plain asio thread pool, which a crash would end.
+// The server and the crawler of examples/asio under load, for a while: a number of clients, each with one request at a time; and as many
+// pages at once. Once with workers, while one request or page in a hundred crashes its own, once without crashes, and once on a plain asio
+// thread pool, which a crash would end.
 //
 // usage: load [--seconds S] [--clients N] [--number N] [--workers N]
 #include "../../examples/asio/fibonacci.hpp"
 #include "../../examples/asio/line_server.hpp"
+#include "../../examples/asio/pages.hpp"
 
 #include <multihull/asio.hpp>
 
@@ -11,6 +13,8 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -62,23 +66,31 @@ net::awaitable<void> ask(tcp::endpoint server, const Settings& settings, int cra
     }
 }
 
-// The clients have a loop and a thread of their own.
-Outcome load(tcp::endpoint server, const Settings& settings, int crash_every) {
-    net::io_context io(1);
+void rethrow(std::exception_ptr failure) {
+    if (failure) std::rethrow_exception(failure);
+}
+
+// What `run(end, outcome)` did until the end.
+template <class Run>
+Outcome measured(const Settings& settings, Run run) {
     Outcome outcome;
     const auto begin = Clock::now();
-    const auto end =
-        begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(settings.seconds));
-    for (int i = 0; i < settings.clients; ++i) {
-        net::co_spawn(io, ask(server, settings, crash_every, end, outcome, static_cast<unsigned>(i * 7 + 1)),
-                      [](std::exception_ptr failure) {
-                          if (failure) std::rethrow_exception(failure);
-                      });
-    }
-    io.run();
+    run(begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(settings.seconds)), outcome);
     outcome.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     std::ranges::sort(outcome.microseconds);
     return outcome;
+}
+
+// The clients have a loop and a thread of their own.
+Outcome load(tcp::endpoint server, const Settings& settings, int crash_every) {
+    net::io_context io(1);
+    return measured(settings, [&](Clock::time_point end, Outcome& outcome) {
+        for (int i = 0; i < settings.clients; ++i) {
+            net::co_spawn(io, ask(server, settings, crash_every, end, outcome, static_cast<unsigned>(i * 7 + 1)),
+                          rethrow);
+        }
+        io.run();
+    });
 }
 
 // Serves with `answer` while it is loaded.
@@ -117,6 +129,82 @@ Outcome with_threads(const Settings& settings) {
     return serve_and_load(io, answer, settings, 0);
 }
 
+// A site without an end, of a hundred kinds of pages, one of which crashes the parser where pages may.
+class Site {
+public:
+    explicit Site(bool crashes) {
+        for (int kind = 0; kind < 100; ++kind) {
+            std::string page = "<title>Page</title>";
+            if (crashes && kind == 33) page += "<blink>";
+            while (page.size() < 16'000) page += "<p>So much is said here, and so little of it leads anywhere.</p>";
+            for (int link = 0; link < 10; ++link)
+                page += "<a href=\"/" + std::to_string(kind * 10 + link) + "\">next</a>";
+            pages_.push_back(std::move(page));
+        }
+    }
+    const std::string& operator()(const std::string& path) const {
+        return pages_[static_cast<std::size_t>(std::atoi(path.c_str() + 1)) % pages_.size()];
+    }
+
+private:
+    std::vector<std::string> pages_;
+};
+
+// Fetches one page after the other, has it taken apart, and goes on to another.
+template <class Parse>
+net::awaitable<void> crawl(tcp::endpoint server, Parse parse, Clock::time_point end, Outcome& outcome, unsigned first) {
+    for (unsigned i = first; Clock::now() < end; ++i) {
+        const auto begin = Clock::now();
+        const std::string html = co_await example::fetch(server, "/" + std::to_string(i));
+        try {
+            const example::Page page = co_await parse(html);
+            if (page.links.size() != 10) throw std::runtime_error("a page was not read whole");
+            const std::chrono::duration<double, std::micro> took = Clock::now() - begin;
+            outcome.microseconds.push_back(took.count());
+        } catch (const multihull::WorkerCrashed&) {
+            ++outcome.errors;
+        }
+    }
+}
+
+// The pages come from a loop and a thread of their own.
+template <class Parse>
+Outcome crawl_all(net::io_context& io, Parse parse, const Settings& settings, bool crashes) {
+    const Site site(crashes);
+    net::io_context pages(1);
+    tcp::acceptor acceptor(pages, {net::ip::address_v4::loopback(), 0});
+    net::co_spawn(pages, example::serve_pages(acceptor, std::cref(site)), net::detached);
+    std::jthread server([&] { pages.run(); });
+    Outcome outcome = measured(settings, [&](Clock::time_point end, Outcome& into) {
+        for (int i = 0; i < settings.clients; ++i) {
+            net::co_spawn(io, crawl(acceptor.local_endpoint(), parse, end, into, static_cast<unsigned>(i * 7 + 1)),
+                          rethrow);
+        }
+        io.run();
+    });
+    pages.stop();
+    return outcome;
+}
+
+Outcome crawl_with_workers(const Settings& settings, bool crashes) {
+    net::io_context io(1);
+    multihull::asio::Pool pool(io, {.processes = settings.workers, .pass_stderr = false});
+    const auto parse = [&](const std::string& html) { return pool.async_submit(example::parse, html, use_awaitable); };
+    return crawl_all(io, parse, settings, crashes);
+}
+
+Outcome crawl_with_threads(const Settings& settings) {
+    net::io_context io(1);
+    net::thread_pool pool(settings.workers);
+    const auto compute = [](std::string html) -> net::awaitable<example::Page> { co_return example::parse(html); };
+    const auto parse = [&](const std::string& html) { return net::co_spawn(pool, compute(html), use_awaitable); };
+    return crawl_all(io, parse, settings, false);
+}
+
+void head(const std::string& what, const char* rate) {
+    std::printf("\n%-44s %9s %10s %14s %10s\n", what.c_str(), rate, "median us", "slowest 1% us", "crashed");
+}
+
 void report(const char* name, const Outcome& outcome) {
     const auto& times = outcome.microseconds;
     if (times.empty()) {
@@ -150,10 +238,14 @@ int main(int argc, char** argv) {
             return 2;
         }
     }
-    std::printf("%d clients, fibonacci(%d), %zu workers, %.0f s each\n\n", settings.clients, settings.number,
-                settings.workers, settings.seconds);
-    std::printf("%-44s %9s %10s %14s %10s\n", "", "answers/s", "median us", "slowest 1% us", "crashed");
+    std::printf("%d clients or pages at once, %zu workers, %.0f s each\n", settings.clients, settings.workers,
+                settings.seconds);
+    head("server, fibonacci(" + std::to_string(settings.number) + ")", "answers/s");
     report("asio::thread_pool", with_threads(settings));
     report("Multihull", with_workers(settings, 0));
     report("Multihull, one request in 100 crashes", with_workers(settings, 100));
+    head("crawler, pages of 16 KB", "pages/s");
+    report("asio::thread_pool", crawl_with_threads(settings));
+    report("Multihull", crawl_with_workers(settings, false));
+    report("Multihull, one page in 100 crashes", crawl_with_workers(settings, true));
 }
