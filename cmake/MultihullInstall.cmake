@@ -8,6 +8,14 @@ install(TARGETS multihull
     ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}"
     LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}"
     FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+if(TARGET Multihull::mpi)
+    install(TARGETS multihull_mpi
+        EXPORT MultihullMpiTargets
+        ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}"
+        LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}"
+        FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+    install(EXPORT MultihullMpiTargets NAMESPACE Multihull:: DESTINATION "${multihull_config_dir}")
+endif()
 install(EXPORT MultihullTargets NAMESPACE Multihull:: DESTINATION "${multihull_config_dir}")
 
 if(TARGET multihull_asio)

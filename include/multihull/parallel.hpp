@@ -44,7 +44,8 @@ public:
         if (options_.pre_dispatch != 0) return collect<Value>(generator(std::forward<Range>(calls)));
         const std::size_t jobs = detail::parallel_jobs(options_);
         const detail::ParallelPlace place = detail::parallel_place(options_, jobs);
-        if (place.prefer == Prefer::serial) return collect<Value>(generator(std::forward<Range>(calls)));
+        if (place.prefer == Prefer::serial || place.runner)
+            return collect<Value>(generator(std::forward<Range>(calls)));
         std::vector<C> all = detail::take_calls(std::forward<Range>(calls));
         detail::ParallelReport report(options_, jobs, all.size());
         if (place.backend) return detail::list_in_this_process(*place.backend, options_, jobs, all, report);
@@ -94,6 +95,15 @@ private:
         if (place.prefer == Prefer::serial)
             return std::make_unique<detail::SerialStream<View>>(options_, std::move(calls));
         if (place.prefer == Prefer::threads) return make<kOrdered, detail::ThreadFeeder<View>>(jobs, std::move(calls));
+        if (place.runner) {
+            if constexpr (Traits::kTravels && Traits::kResultTravels) {
+                return make<kOrdered, detail::RunnerFeeder<View>>(place.jobs,
+                                                                  detail::RunnerCalls<View>{place.runner,
+                                                                                            std::move(calls)});
+            } else {
+                detail::throw_call_cannot_travel();
+            }
+        }
         if (place.backend) return ready(*place.backend, jobs, detail::take_calls(calls));
         if constexpr (!Traits::kResultTravels) {
             detail::throw_result_cannot_travel();

@@ -42,6 +42,10 @@ struct ParallelOptions {
     std::function<void(const Progress&)> progress{};
 };
 
+namespace detail {
+class CallRunner;
+}    // namespace detail
+
 /// Another way to run a loop in this process: somebody else's threads, for example. See register_parallel_backend().
 class ParallelBackend {
 public:
@@ -50,6 +54,9 @@ public:
     /// `body` never throws. `batch_size` is the caller's wish, 0 for none.
     virtual void run(std::size_t count, std::size_t jobs, std::size_t batch_size,
                      const std::function<void(std::size_t)>& body) = 0;
+    /// What runs the calls outside of this process, where functions and arguments must travel; then run() is not called. Of this
+    /// library's components: Multihull::mpi has one.
+    virtual std::shared_ptr<detail::CallRunner> runner() { return nullptr; }
 };
 
 /// Makes `Parallel({.backend = name})` run its loops by what the factory makes. The same name again replaces it. Throws

@@ -40,6 +40,12 @@ public:
         requires(!std::is_same_v<std::remove_cvref_t<Function>, Call>)
     Call(Function function, Args&&... arguments)
         : call_(detail::make_call(std::move(function), std::forward<Args>(arguments)...)) {}
+    /// One that was made elsewhere.
+    static Call from(std::shared_ptr<detail::CallBase> made) {
+        Call call;
+        call.call_ = std::move(made);
+        return call;
+    }
 
     explicit operator bool() const noexcept { return call_ != nullptr; }
     detail::CallBase* get() const noexcept { return call_.get(); }

@@ -22,8 +22,8 @@ namespace multihull {
 
 namespace detail {
 
-/// Runs the elements of a map in an engine's workers, one by one or in chunks.
-template <class F, class... In>
+/// Runs the elements of a map in the workers of an Engine or a CallRunner, one by one or in chunks.
+template <class E, class F, class... In>
 class ProcessMapBackend {
     using I = InvocationOf<F, In...>;
 
@@ -32,7 +32,7 @@ public:
     using Value = typename I::Value;
     static constexpr bool kChunks = true;
 
-    ProcessMapBackend(std::shared_ptr<Engine> engine, F function)
+    ProcessMapBackend(std::shared_ptr<E> engine, F function)
         : engine_(std::move(engine)), function_(std::move(function)) {
         I::check();
         if constexpr (!std::is_void_v<Value>) require_travels<Value>();
@@ -47,12 +47,12 @@ public:
             return ImapUnit(std::move(completion), 0, count);
         }
         CallBuffer buffer;
+        if constexpr (kLeavesFamily<E>) buffer.writer().leave_family();
         encode_callable(buffer.writer(), function_);
         const typename I::Holders holders = make_input<typename I::Holders, true>(std::move(elements.front()));
         encode(buffer.writer(), holders);
-        const std::uint32_t task =
-            submit_call(*engine_, Registered<&CallThunk<F, I>::run, F>::token(), buffer, nullptr);
-        return ImapUnit(as_completion(engine_), task, 1);
+        auto [completion, task] = submit_to(engine_, Registered<&CallThunk<F, I>::run, F>::token(), buffer, nullptr);
+        return ImapUnit(std::move(completion), task, 1);
     }
     static std::optional<Stored<Value>> read(ImapUnit& unit) {
         ElementTarget<Stored<Value>> target{unit.next, std::nullopt};
@@ -61,7 +61,7 @@ public:
     }
 
 private:
-    std::shared_ptr<Engine> engine_;
+    std::shared_ptr<E> engine_;
     F function_;
 };
 
@@ -119,7 +119,8 @@ private:
 
     template <class Function, class... Ranges>
     auto start_map(const MapOptions& options, Function function, Ranges&&... inputs) {
-        using Backend = detail::ProcessMapBackend<Function, detail::Holder<std::ranges::range_value_t<Ranges>>...>;
+        using Backend =
+            detail::ProcessMapBackend<detail::Engine, Function, detail::Holder<std::ranges::range_value_t<Ranges>>...>;
         return detail::executor_map(Backend(engine_, std::move(function)), options, std::forward<Ranges>(inputs)...);
     }
 

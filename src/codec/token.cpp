@@ -149,6 +149,20 @@ public:
             "multihull::init() or before the pool is made, or load the same build of them in the pool's initializer");
     }
 
+    std::vector<ModulePlace> places() {
+        const std::lock_guard guard(mutex_);
+        scan();
+        std::vector<ModulePlace> places;
+        for (const Module& module : modules_) places.push_back({module.identity, module.code_begin, module.code_end});
+        return places;
+    }
+
+    void number_all() {
+        const std::lock_guard guard(mutex_);
+        scan();
+        for (const Module& module : modules_) number_of(module);
+    }
+
 private:
     void scan() {
         modules_.clear();
@@ -227,6 +241,33 @@ void lock_tokens_before_fork() noexcept {
 void unlock_tokens_after_fork() noexcept {
     ThunkTable::instance().mutex().unlock();
     ModuleTable::instance().mutex().unlock();
+}
+
+std::vector<ModulePlace> module_places() { return ModuleTable::instance().places(); }
+
+std::vector<std::uint64_t> module_numbers() {
+    ModuleTable::instance().number_all();
+    std::vector<std::uint64_t> identities;
+    for (const auto& entry : shm::Region::instance().header().modules) {
+        const std::uint64_t identity = entry.load(std::memory_order_acquire);
+        if (identity == 0) break;
+        identities.push_back(identity);
+    }
+    return identities;
+}
+
+void adopt_module_numbers(std::size_t first, std::span<const std::uint64_t> identities) {
+    auto& table = shm::Region::instance().header().modules;
+    for (std::size_t i = 0; i < identities.size(); ++i) {
+        std::uint64_t there = 0;
+        if (first + i >= shm::kMaxModules ||
+            (!table[first + i].compare_exchange_strong(there, identities[i], std::memory_order_acq_rel) &&
+             there != identities[i])) {
+            throw Error(
+                "this process has called functions of other libraries than the one it takes tasks from: make the "
+                "session main's first line, and load libraries (dlopen) in the same order everywhere");
+        }
+    }
 }
 
 Token token_of(const void* code) { return ModuleTable::instance().token_of(reinterpret_cast<std::uintptr_t>(code)); }

@@ -586,12 +586,17 @@ bool Engine::cancel(std::uint32_t task) {
     return true;
 }
 
-void Engine::abandon(std::uint32_t task) {
-    if (!ours()) return;
+void Engine::abandon(std::uint32_t task) { withdraw(task); }
+
+bool Engine::withdraw(std::uint32_t task) {
+    if (!ours()) return false;
     const std::lock_guard guard(mutex_);
     std::uint32_t state = slot(task).state.load(std::memory_order_acquire);
     const auto why = std::make_exception_ptr(Cancelled("the task was cancelled before it started"));
-    while (task_state::phase(state) == task_state::queued && !try_end(task, state, why, TaskOutcome::cancelled)) {}
+    while (task_state::phase(state) == task_state::queued) {
+        if (try_end(task, state, why, TaskOutcome::cancelled)) return true;
+    }
+    return false;
 }
 
 void Engine::retain(std::uint32_t task) noexcept {
@@ -715,6 +720,14 @@ void CallDescriptors::give_to(std::uint64_t pool, std::uint64_t task) noexcept {
 }
 
 CallBuffer::CallBuffer() : writer_(first_, room_, &descriptors_) { writer_.keep_in(kept_); }
+CallBuffer::CallBuffer(SharedBlock block, std::size_t size)
+    : writer_(std::span(block.data(), block.size()), room_, &descriptors_) {
+    writer_.keep_in(kept_);
+    writer_.claim(size);
+    kept_ = std::move(block.kept_);
+    room_.block = std::exchange(block.offset_, 0);
+    room_.size = block.size_;
+}
 CallBuffer::~CallBuffer() = default;
 
 CallBuffer::Room::~Room() {
@@ -785,6 +798,12 @@ std::size_t worker_count(const Engine& engine) noexcept { return engine.workers(
 
 std::uint32_t submit_call(Engine& engine, Token token, CallBuffer& buffer, const TaskOptions* options) {
     return engine.submit(token, buffer, options);
+}
+
+Submitted submit_to(const std::shared_ptr<Engine>& engine, Token token, CallBuffer& buffer,
+                    const TaskOptions* options) {
+    const std::uint32_t task = engine->submit(token, buffer, options);
+    return {engine, task};
 }
 
 std::shared_ptr<Completion> submit_map(const std::shared_ptr<Engine>& engine, CallBuffer& call, MapPlan plan,

@@ -66,6 +66,8 @@ public:
     void terminate_gently();
     /// Cancels every task that no worker has taken.
     void cancel_waiting();
+    /// Cancels a task that no worker has taken; false when one has, or it has ended.
+    bool withdraw(std::uint32_t task);
     /// Whether a task could be submitted now.
     bool takes_tasks() const;
     std::size_t workers() const noexcept { return home_.worker_count; }

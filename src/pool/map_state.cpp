@@ -244,6 +244,8 @@ void MapState::abandon(std::uint32_t) {
     for (const Part& part : parts_) engine_->abandon(part.task);
 }
 
+bool MapState::withdraw() { return parts_.size() == 1 && engine_->withdraw(parts_.front().task); }
+
 void MapState::on_done(std::uint32_t, std::function<void()> callback) {
     auto left = std::make_shared<std::atomic<std::size_t>>(parts_.size() + 1);
     auto shared = std::make_shared<std::function<void()>>(std::move(callback));

@@ -40,6 +40,8 @@ public:
     void release(std::uint32_t) noexcept override;
 
     Reader element(std::uint64_t index) const override;
+    /// Cancels a map that one worker was to run and none has begun; false otherwise.
+    bool withdraw();
 
     // For those who wait for a map that stops at its first failure.
     /// The engine's tasks that share the map.

@@ -118,7 +118,7 @@ std::size_t parallel_jobs(const ParallelOptions& options) {
 }
 
 ParallelPlace parallel_place(const ParallelOptions& options, std::size_t jobs) {
-    ParallelPlace place{options.prefer, nullptr};
+    ParallelPlace place{options.prefer, nullptr, nullptr, jobs};
     if (!options.backend.empty()) {
         if (const auto own = own_backend(options.backend)) {
             place.prefer = *own;
@@ -127,7 +127,12 @@ ParallelPlace parallel_place(const ParallelOptions& options, std::size_t jobs) {
             place.prefer = Prefer::processes;
         }
     }
-    if (jobs == 1) return {Prefer::serial, nullptr};
+    if (place.backend && options.n_jobs != 1) place.runner = place.backend->runner();
+    if (place.runner) {
+        if (options.n_jobs < 0) place.jobs = place.runner->workers();
+        return place;
+    }
+    if (jobs == 1) return {Prefer::serial, nullptr, nullptr, 1};
     if (!place.backend && place.prefer == Prefer::threads) place.backend = std::make_unique<ThreadLoop>();
     return place;
 }
@@ -195,6 +200,13 @@ void throw_result_cannot_travel() {
     throw Error(
         "the result of these calls can't travel from another process: return something else (see docs/travel.md), or "
         "use Parallel({.prefer = multihull::Prefer::threads})");
+}
+
+void throw_call_cannot_travel() {
+    throw Error(
+        "these calls can't travel to another machine: a closure with captures refers to this process's memory; pass "
+        "what "
+        "it captures as arguments, or make it a struct whose fields can travel (see docs/travel.md)");
 }
 
 void throw_function_after_snapshot() {

@@ -442,10 +442,16 @@ std::size_t kept_descriptors() noexcept {
 // The codec declares these and leaves them to the layer that knows processes.
 
 void Writer::attach(int descriptor) {
+    if (leaves_family_) {
+        throw_cannot_encode(
+            "it holds a file descriptor or a connection, which is of this machine: have the task open its own");
+    }
     put(attachments_ != nullptr ? attachments_->put(descriptor) : deposit_descriptor(descriptor, {}));
 }
 
 int Reader::detach() {
+    if (enters_family_)
+        throw CodecError("a result holds a file descriptor of another rank's machine: return what was read from it");
     const auto ticket = get<DescriptorTicket>();
     return attachments_ != nullptr ? attachments_->take(ticket) : withdraw_descriptor(ticket).release();
 }

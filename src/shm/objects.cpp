@@ -301,6 +301,11 @@ void* object_data(const ObjectRef& object) noexcept { return object->data(); }
 
 void encode_object(Writer& writer, const ObjectRef& object) {
     if (object == nullptr) throw_cannot_encode("it holds a handle that was moved from");
+    if (writer.leaves_family()) {
+        throw_cannot_encode(
+            "it holds a Lock, a Queue or another shared object, which is memory of this machine: to another rank send "
+            "the values themselves, or mpi::broadcast_value() for one that all tasks read");
+    }
     if (!writer.keep(object)) {
         const shm::Guard guard(object->head());
         object->head().pins.fetch_add(1, std::memory_order_acq_rel);
@@ -312,6 +317,8 @@ void encode_object(Writer& writer, const ObjectRef& object) {
 ObjectRef decode_object(Reader& reader, std::uint32_t kind_mask) {
     const auto index = reader.get<std::uint32_t>();
     const auto generation = reader.get<std::uint32_t>();
+    if (reader.enters_family())
+        throw CodecError("a result names a shared object of another rank's machine: return the values themselves");
     if (index >= shm::object_count(shm::Region::instance().objects()))
         throw_damaged("it names an object that can't be");
     auto& all = shm::handles();

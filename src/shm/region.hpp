@@ -60,6 +60,8 @@ struct RegionHeader {
     std::atomic<std::uint32_t> processes[kMaxProcesses];
     std::atomic<std::uint32_t> homes[kHomes];
     std::atomic<std::uint32_t> extents[kMaxExtents];
+    std::atomic<Offset>
+        broadcast_values;       ///< The table of values that another family sent to all of this one: see src/mpi.
     std::uint64_t family[2];    ///< Random: names this family's sockets.
     std::atomic<std::uint32_t>
         fd_keeper;    ///< Pid of the process that keeps descriptors on their way; 0 for none yet.

@@ -15,7 +15,7 @@ if(WAY STREQUAL "install")
 else()
     # It is the library's second build; nobody debugs this one.
     set(options -D MULTIHULL_SOURCE_DIR=${SOURCE_DIR} -D BUILD_SHARED_LIBS=ON -D MULTIHULL_PRECOMPILE=${PRECOMPILE}
-        -D CMAKE_CXX_FLAGS_DEBUG=)
+        -D CMAKE_CXX_FLAGS_DEBUG= -D MULTIHULL_MPI=OFF)
 endif()
 set(ENV{CCACHE_SLOPPINESS} pch_defines,time_macros)
 
@@ -30,3 +30,7 @@ run("${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_LIST_DIR}/consumer" -B "${WORK_DIR}/b
 run("${CMAKE_COMMAND}" --build "${WORK_DIR}/build" --parallel 2)
 run("${WORK_DIR}/build/consumer")
 run("${WORK_DIR}/build/consumer_asio")
+if(EXISTS "${WORK_DIR}/build/consumer_mpi")
+    run("${CMAKE_COMMAND}" -E env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+        "${WORK_DIR}/build/consumer_mpi")
+endif()

@@ -174,6 +174,10 @@ public:
     bool keep(std::shared_ptr<const void> named);
     /// Whether the bytes name something that waits for their reader.
     bool names_objects() const noexcept { return names_objects_; }
+    /// Says that the bytes go to a process of another family, on another machine perhaps, where nothing of this one's memory is: what
+    /// names a shared object or a file descriptor then can't be encoded.
+    void leave_family() noexcept { leaves_family_ = true; }
+    bool leaves_family() const noexcept { return leaves_family_; }
 
 private:
     friend class EncodeScope;
@@ -191,6 +195,7 @@ private:
     Attachments* attachments_;
     std::vector<std::shared_ptr<const void>>* kept_ = nullptr;
     bool names_objects_ = false;
+    bool leaves_family_ = false;
     std::unique_ptr<SharedWritten, DeleteShared> shared_;
     class SpanOutputArchive* archive_ = nullptr;    // the one whose serialize() is running
     std::uint32_t depth_ = 0;
@@ -217,6 +222,9 @@ public:
     Reader(std::span<const std::byte> bytes, TakenOver& list, std::uint64_t message) noexcept : Reader(bytes) {
         keep_in(list, message);
     }
+    /// Of bytes from a process of another family.
+    struct FromAfar {};
+    Reader(std::span<const std::byte> bytes, FromAfar) noexcept : Reader(bytes) { enters_family_ = true; }
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
 
@@ -262,6 +270,8 @@ public:
     /// Takes the next file descriptor that was sent along. Throws CodecError when it was taken before, or its keeper is dead.
     int detach();
 
+    /// Whether the bytes come from a process of another family: what they name is not here, and can't be decoded.
+    bool enters_family() const noexcept { return enters_family_; }
     /// Says that the bytes are a message that is read once, and by this reader: see Writer::keep_in.
     void consume() noexcept { consumes_ = true; }
     /// Says that the bytes are a message that may be read again while the list exists, and its number among those of the list.
@@ -283,6 +293,7 @@ private:
     const std::byte* end_;
     Attachments* attachments_;
     bool consumes_ = false;
+    bool enters_family_ = false;
     TakenOver* taken_over_ = nullptr;
     std::uint64_t message_ = 0;
     std::uint32_t named_so_far_ = 0;

@@ -11,12 +11,14 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 namespace multihull::detail {
 
 class Engine;
 class MapState;
+class SharedBlock;
 
 /// Keeps the descriptors of a call in this process until its task takes them, or ends.
 class CallDescriptors final : public Attachments {
@@ -41,6 +43,8 @@ private:
 class CallBuffer {
 public:
     CallBuffer();
+    /// A call whose bytes are the first `size` of a block.
+    CallBuffer(SharedBlock block, std::size_t size);
     CallBuffer(const CallBuffer&) = delete;
     CallBuffer& operator=(const CallBuffer&) = delete;
     ~CallBuffer();
@@ -118,10 +122,40 @@ public:
     void keep(std::shared_ptr<const void> owner) { kept_.push_back(std::move(owner)); }
 
 private:
+    friend class CallBuffer;
+
     std::uint64_t offset_ = 0;
     std::size_t size_ = 0;
     std::vector<std::shared_ptr<const void>> kept_;
 };
+
+/// A task, in whatever runs it, retained once for the caller.
+struct Submitted {
+    std::shared_ptr<Completion> completion;
+    std::uint32_t task = 0;
+};
+
+/// What runs calls that travel somewhere else than in a pool of this process: on other machines. Thread-safe.
+class CallRunner {
+public:
+    virtual ~CallRunner() = default;
+    virtual std::size_t workers() const noexcept = 0;
+    virtual Submitted submit(Token token, CallBuffer& buffer, const TaskOptions* options) = 0;
+    /// A map whose results are read one by one (cells); it is run by one worker. Takes over the inputs' block.
+    virtual std::shared_ptr<Completion> submit_map(CallBuffer& call, const MapPlan& plan,
+                                                   const TaskOptions* options) = 0;
+};
+
+/// What templates ask of an engine and of a CallRunner alike.
+inline std::size_t worker_count(const CallRunner& runner) noexcept { return runner.workers(); }
+Submitted submit_to(const std::shared_ptr<Engine>& engine, Token token, CallBuffer& buffer, const TaskOptions* options);
+inline Submitted submit_to(const std::shared_ptr<CallRunner>& runner, Token token, CallBuffer& buffer,
+                           const TaskOptions* options) {
+    return runner->submit(token, buffer, options);
+}
+/// Whether the bytes of its calls leave this family of processes.
+template <class E>
+inline constexpr bool kLeavesFamily = std::is_same_v<E, CallRunner>;
 
 /// What a map's results are read from, once all its parts have ended.
 class MapResults {
@@ -141,6 +175,10 @@ std::shared_ptr<Completion> submit_map(const std::shared_ptr<Engine>& engine, Ca
 
 /// Throws std::invalid_argument.
 [[noreturn]] void throw_no_room_for_results(std::uint64_t results, std::uint64_t places);
+inline std::shared_ptr<Completion> submit_map(const std::shared_ptr<CallRunner>& runner, CallBuffer& call,
+                                              const MapPlan& plan, const TaskOptions* options) {
+    return runner->submit_map(call, plan, options);
+}
 
 /// Waits for a map that stops at its first failure, and ends what still runs then. Every `period` (0: never) it says how many inputs
 /// have been run, about. Throws what the lowest input failed with of those that failed.

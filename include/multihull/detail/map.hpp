@@ -145,9 +145,9 @@ inline constexpr bool kReadInPlace =
     kKind == InputKind::fixed && kPlain<In> && !kStar && LiesInSharedMemory<std::remove_cvref_t<Range>> &&
     std::is_same_v<std::ranges::range_value_t<Range>, In>;
 
-template <class In, bool kStar, InputKind kKind, class Range>
+template <class In, bool kStar, InputKind kKind, bool kFar, class Range>
 SharedBlock write_inputs(Range&& range, std::uint64_t& count) {
-    if constexpr (kReadInPlace<In, kStar, kKind, Range>) {
+    if constexpr (kReadInPlace<In, kStar, kKind, Range> && !kFar) {
         count = static_cast<std::uint64_t>(std::ranges::size(range));
         SharedPlace place = SharedPlaceOf<std::remove_cvref_t<Range>>::of(range);
         SharedBlock block = SharedBlock::adopt(place.offset, 0);
@@ -178,6 +178,7 @@ SharedBlock write_inputs(Range&& range, std::uint64_t& count) {
         count = inputs.size();
         CallBuffer buffer;
         Writer& writer = buffer.writer();
+        if constexpr (kFar) writer.leave_family();
         if constexpr (kKind == InputKind::encoded) {
             for (std::uint64_t i = 0; i <= count; ++i) writer.put(std::uint64_t{0});
             const std::size_t begin = writer.size();
@@ -262,8 +263,8 @@ struct MapTarget {
     std::uint64_t size = 0;    // in results
 };
 
-template <bool kStar, bool kForceCells, class F, class Range>
-auto start_map(const std::shared_ptr<Engine>& engine, const F& function, Range&& range, const TaskOptions& options,
+template <bool kStar, bool kForceCells, class E, class F, class Range>
+auto start_map(const std::shared_ptr<E>& engine, const F& function, Range&& range, const TaskOptions& options,
                std::uint32_t max_parts = 0, bool stop_on_failure = false, MapTarget into = {}) {
     using I = RangeInvocation<F, Range, kStar>;
     using Mapped = MapCall<F, I, kStar>;
@@ -275,7 +276,7 @@ auto start_map(const std::shared_ptr<Engine>& engine, const F& function, Range&&
     constexpr bool kCells = kForceCells || (!std::is_void_v<Value> && Mapped::kOutput == 0);
 
     MapPlan plan;
-    SharedBlock inputs = write_inputs<In, kStar, kKind>(range, plan.count);
+    SharedBlock inputs = write_inputs<In, kStar, kKind, kLeavesFamily<E>>(range, plan.count);
     plan.token = Registered<&MapThunk<F, I, kStar, kKind, kCells>::run, F>::token();
     plan.output_size = Mapped::kOutput;
     plan.cells = kCells;
@@ -289,6 +290,7 @@ auto start_map(const std::shared_ptr<Engine>& engine, const F& function, Range&&
     plan.input_offset = inputs.offset();
     plan.input_capacity = inputs.size();
     CallBuffer call;
+    if constexpr (kLeavesFamily<E>) call.writer().leave_family();
     encode_callable(call.writer(), function);
     inputs.give_kept_to(call);
     inputs.release();

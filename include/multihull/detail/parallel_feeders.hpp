@@ -226,6 +226,49 @@ private:
     ParallelWorkers workers_;
 };
 
+template <class View>
+struct RunnerCalls {
+    std::shared_ptr<CallRunner> runner;
+    View calls;
+};
+
+/// Function and arguments travel, to wherever the runner takes them.
+template <class View>
+class RunnerFeeder {
+public:
+    using C = CallOf<View>;
+    using Value = typename C::Value;
+
+    RunnerFeeder(const ParallelOptions& options, std::size_t, RunnerCalls<View> calls)
+        : task_(stream_task(options)), runner_(std::move(calls.runner)), calls_(std::move(calls.calls)) {}
+
+    bool at_end() { return !late_failure_ && calls_.at_end(); }
+    std::optional<std::size_t> total() { return calls_.size(); }
+    ImapUnit submit(std::size_t count) {
+        if (late_failure_) std::rethrow_exception(std::exchange(late_failure_, nullptr));
+        std::vector<WireCall<C>> inputs;
+        try {
+            while (inputs.size() < count && !calls_.at_end()) inputs.emplace_back(calls_.take(), false);
+        } catch (...) {
+            if (inputs.empty()) throw;
+            late_failure_ = std::current_exception();
+        }
+        auto [completion, size] = start_map<false, true>(runner_, RunWireCall<C>{},
+                                                         std::ranges::subrange(std::move_iterator(inputs.begin()),
+                                                                               std::move_sentinel(inputs.end())),
+                                                         task_, 1);
+        return ImapUnit(std::move(completion), 0, size);
+    }
+    static std::optional<Stored<Value>> read(ImapUnit& unit) { return read_unit<Value>(unit); }
+    void finished() noexcept {}
+
+private:
+    TaskOptions task_;
+    std::shared_ptr<CallRunner> runner_;
+    CallSource<View> calls_;
+    std::exception_ptr late_failure_;
+};
+
 /// Arguments travel; so does the function, or the workers' snapshot has it.
 template <class View>
 class TravellingFeeder {

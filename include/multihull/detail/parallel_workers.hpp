@@ -21,6 +21,8 @@ std::size_t parallel_jobs(const ParallelOptions& options);
 struct ParallelPlace {
     Prefer prefer = Prefer::processes;
     std::unique_ptr<ParallelBackend> backend{};
+    std::shared_ptr<CallRunner> runner{};    ///< The backend's, where its calls run outside of this process.
+    std::size_t jobs = 1;                    ///< How many calls may run at once there.
 };
 /// Throws std::invalid_argument for a backend that nobody registered.
 ParallelPlace parallel_place(const ParallelOptions& options, std::size_t jobs);
@@ -82,5 +84,6 @@ private:
 /// The sentences for what processes can't do.
 [[noreturn]] void throw_result_cannot_travel();
 [[noreturn]] void throw_function_after_snapshot();
+[[noreturn]] void throw_call_cannot_travel();
 
 }    // namespace multihull::detail

@@ -11,9 +11,9 @@
 
 namespace multihull::detail {
 
-/// Queues `function(arguments...)` for the engine's next free worker.
-template <class Function, class... Args>
-auto submit_function(const std::shared_ptr<Engine>& engine, const TaskOptions* options, Function function,
+/// Queues `function(arguments...)` for the next free worker of an Engine or a CallRunner.
+template <class E, class Function, class... Args>
+auto submit_function(const std::shared_ptr<E>& engine, const TaskOptions* options, Function function,
                      Args&&... arguments) {
     using F = std::decay_t<Function>;
     using I = InvocationOf<F, Args...>;
@@ -21,11 +21,12 @@ auto submit_function(const std::shared_ptr<Engine>& engine, const TaskOptions* o
     I::check();
     if constexpr (!std::is_void_v<Value>) require_travels<Value>();
     CallBuffer buffer;
+    if constexpr (kLeavesFamily<E>) buffer.writer().leave_family();
     encode_callable(buffer.writer(), function);
     typename I::Holders holders(std::forward<Args>(arguments)...);
     encode(buffer.writer(), holders);
-    const std::uint32_t task = submit_call(*engine, Registered<&CallThunk<F, I>::run, F>::token(), buffer, options);
-    return Future<Value>(as_completion(engine), task, &read_task<Value>);
+    auto [completion, task] = submit_to(engine, Registered<&CallThunk<F, I>::run, F>::token(), buffer, options);
+    return Future<Value>(std::move(completion), task, &read_task<Value>);
 }
 
 }    // namespace multihull::detail

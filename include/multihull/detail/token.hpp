@@ -8,7 +8,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <typeinfo>
+#include <vector>
 
 namespace multihull::detail {
 
@@ -47,6 +49,20 @@ const ThunkRegistration* find_thunk(Token token) noexcept;
 
 /// Whether two addresses lie in the code of one module.
 bool same_module(std::uintptr_t a, std::uintptr_t b) noexcept;
+
+/// A module that is loaded here: its build-id (hashed), and where its code is.
+struct ModulePlace {
+    std::uint64_t identity;
+    std::uintptr_t begin;
+    std::uintptr_t end;
+};
+/// The modules of this process, the program itself first.
+std::vector<ModulePlace> module_places();
+/// The family's table: the build-id of the module with each number. Every module that is loaded here now has its number in it.
+std::vector<std::uint64_t> module_numbers();
+/// Gives modules the numbers, from `first` on, that another family's table gives them, so that tokens mean the same in both. Throws
+/// Error where this family has spoken of another module under one of them.
+void adopt_module_numbers(std::size_t first, std::span<const std::uint64_t> identities);
 
 /// Fills this process's tables, so that its forked children find them full.
 void prepare_tokens();

@@ -1,0 +1,53 @@
+// How ranks get to know one another, once, before anything else is said.
+#pragma once
+
+#include "mpi/transport.hpp"
+
+#include <multihull/detail/token.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <string>
+#include <vector>
+
+namespace multihull::mpi {
+
+/// What a rank tells of itself. The same in every build: it is what builds are compared by.
+struct Facts {
+    std::uint64_t magic;
+    std::uint64_t program;    ///< Build-id (hashed).
+    std::uint64_t machine;    ///< The same for ranks that see one another's processes.
+    std::uint64_t cpus;       ///< Processors that it may use.
+    std::uint64_t cpu_set;    ///< Which ones (hashed).
+    std::int32_t pid;
+    std::int32_t ok;
+    char host[64];
+    char path[256];
+};
+
+/// What is known after the meeting. Of rank 0 whole; the others know themselves and rank 0.
+struct Meeting {
+    std::vector<Facts> ranks;
+    std::vector<std::string> hosts;
+    /// Where each rank's modules are, so that stacks from there can be read here.
+    std::vector<std::vector<multihull::detail::ModulePlace>> modules;
+
+    /// The workers that a rank has where nobody says how many: its share of its machine's processors.
+    std::uint32_t default_workers(std::size_t rank) const;
+    /// The exception with the stacks of another rank as addresses of this process.
+    std::exception_ptr translate(std::uint32_t rank, std::exception_ptr error) const;
+};
+
+/// What must be known before MPI is started, which loads libraries of its own.
+struct Arrival {
+    Facts facts;
+    std::vector<std::uint64_t> numbers;
+    std::vector<multihull::detail::ModulePlace> modules;
+};
+Arrival arrive();
+
+/// Meets the others. Throws StartError, on rank 0 with what is wrong, where they can't work together; then all know.
+Meeting meet(Transport& transport, const Arrival& arrival);
+
+}    // namespace multihull::mpi

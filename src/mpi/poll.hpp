@@ -1,0 +1,33 @@
+// How long to wait before MPI is asked again: it has nothing to sleep on.
+//
+// Awake at first, then for an eighth of the time since something happened last: who waits for an answer waits an eighth longer at most, and
+// who waits for nothing costs next to nothing.
+#pragma once
+
+#include "os/clock.hpp"
+
+#include <algorithm>
+#include <cstdint>
+
+namespace multihull::mpi {
+
+class Poll {
+public:
+    void something_happened(std::int64_t now_ns) noexcept { last_ns_ = now_ns; }
+    /// 0: not at all, but let others run.
+    std::int64_t pause_ns(std::int64_t now_ns) const noexcept {
+        const std::int64_t idle = now_ns - last_ns_;
+        if (idle < kAwakeNs) return 0;
+        return std::clamp<std::int64_t>(idle / 8, kShortestNs, std::max(kLongestNs, std::min(idle / 1000, kAsleepNs)));
+    }
+
+private:
+    static constexpr std::int64_t kAwakeNs = 50'000;
+    static constexpr std::int64_t kShortestNs = 5'000;
+    static constexpr std::int64_t kLongestNs = 1'000'000;
+    static constexpr std::int64_t kAsleepNs = 10'000'000;    // after ten seconds of nothing
+
+    std::int64_t last_ns_ = os::now_ns();
+};
+
+}    // namespace multihull::mpi

@@ -1,0 +1,558 @@
+#include "mpi/rank_server.hpp"
+
+#include "codec/exceptions.hpp"
+#include "mpi/local_task.hpp"
+#include "mpi/rank_watch.hpp"
+#include "mpi/threads.hpp"
+#include "mpi/world.hpp"
+
+#include <multihull/error.hpp>
+#include <multihull/log.hpp>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <iterator>
+#include <sched.h>
+#include <string>
+#include <time.h>
+#include <unistd.h>
+#include <utility>
+
+namespace multihull::mpi {
+
+using multihull::detail::Engine;
+using multihull::detail::Reader;
+using multihull::detail::VectorGrowth;
+using multihull::detail::Writer;
+
+namespace {
+
+/// How long a rank that was asked to end (SIGTERM) waits for rank 0 to do so in good order. Shorter than the time that Slurm gives.
+constexpr std::int64_t kGraceNs = 20'000'000'000;
+/// What has ended is told at once when nothing else is to do, or after this time.
+constexpr std::int64_t kFlushNs = 40'000;
+constexpr std::int64_t kLookAtAllNs = 1'000'000;
+
+std::atomic<int> termination{0};
+static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may only write lock-free atomics");
+
+void on_termination(int signal) { termination.store(signal, std::memory_order_relaxed); }
+
+// Ctrl-C and SIGTERM reach every rank: it is rank 0, where the program runs, that acts on them.
+void leave_signals_to_rank_0() {
+    ::signal(SIGINT, SIG_IGN);
+    struct sigaction action {};
+    action.sa_handler = on_termination;
+    action.sa_flags = SA_RESTART;
+    ::sigemptyset(&action.sa_mask);
+    ::sigaction(SIGTERM, &action, nullptr);
+}
+
+}    // namespace
+
+int serve(Transport& transport, const Meeting& meeting) {
+    leave_signals_to_rank_0();
+    const auto server = std::make_shared<RankServer>(transport);
+    const auto watch = std::make_shared<RankWatch>([server](std::uint32_t) { server->orphaned(); });
+    const Facts& first = meeting.ranks.front();
+    if (first.machine == arrive().facts.machine) watch->add(0, first.pid);
+    const int status = server->run();
+    watch->stop();
+    return status;
+}
+
+int RankServer::run() {
+    while (!over_) {
+        bool did = transport_.progress();
+        did |= receive();
+        const std::int64_t now = os::now_ns();
+        did |= look_for_ends(now);
+        did |= flush(now);
+        if (orphaned_.load(std::memory_order_relaxed)) {
+            transport_.give_up_the_end();
+            std::fprintf(stderr, "multihull: rank %d ends: rank 0 is gone\n", transport_.rank());
+            ::_exit(1);
+        }
+        if (const int signal = termination.load(std::memory_order_relaxed); signal != 0) {
+            if (asked_to_end_ns_ == 0) asked_to_end_ns_ = now;
+            if (now - asked_to_end_ns_ > kGraceNs) ::_exit(128 + signal);
+        }
+        if (did) {
+            poll_.something_happened(now);
+        } else {
+            pause(now);
+        }
+    }
+    // A session may end in the middle of things: an executor that was never shut down.
+    for (auto& [number, pool] : pools_) {
+        if (pool.engine) pool.engine->terminate();
+        if (pool.closer.joinable()) pool.closer.join();
+    }
+    return 0;
+}
+
+void RankServer::pause(std::int64_t now_ns) {
+    const std::int64_t pause = poll_.pause_ns(now_ns);
+    if (pause == 0) {
+        ::sched_yield();
+        return;
+    }
+    for (auto& [number, pool] : pools_) {
+        if (pool.entries.empty()) continue;
+        // Its end is noticed at once; those of others when the pause is over.
+        const auto& first = pool.entries.front().task;
+        first.completion->wait(first.task, now_ns + pause);
+        return;
+    }
+    const timespec time{pause / 1'000'000'000, pause % 1'000'000'000};
+    ::nanosleep(&time, nullptr);
+}
+
+bool RankServer::anything_running() const noexcept {
+    for (const auto& [number, pool] : pools_) {
+        if (!pool.entries.empty()) return true;
+    }
+    return false;
+}
+
+RankServer::Pool* RankServer::find(std::uint32_t cluster) {
+    const auto place = pools_.find(cluster);
+    return place == pools_.end() ? nullptr : &place->second;
+}
+
+// What rank 0 says.
+
+bool RankServer::receive() {
+    bool any = false;
+    int rank = 0;
+    Transport::Bytes packet;
+    while (transport_.receive_packet(rank, packet)) {
+        read_packet(packet);
+        any = true;
+    }
+    transport_.reuse(std::move(packet));
+    return any;
+}
+
+void RankServer::read_packet(std::span<const std::byte> bytes) {
+    Reader reader(bytes);
+    while (reader.remaining() != 0) {
+        const Say what = reader.get<Say>();
+        if (what == Say::open) {
+            open(reader);
+        } else if (what == Say::task) {
+            take_task(reader);
+        } else if (what == Say::value) {
+            take_value(reader);
+        } else if (what == Say::forget) {
+            const std::uint64_t number = reader.get<ValueHead>().number;
+            if (values_on_their_way_.erase(number) == 0) values_.remove(number);
+            begin_those_behind_values();
+        } else if (what == Say::modules) {
+            const auto head = reader.get<Modules>();
+            std::vector<std::uint64_t> identities(head.count);
+            reader.read(identities.data(), identities.size() * sizeof(std::uint64_t));
+            multihull::detail::adopt_module_numbers(head.first, identities);
+        } else if (what == Say::end) {
+            over_ = true;
+            if (reader.get<std::uint8_t>() == 0) transport_.give_up_the_end();
+        } else {
+            const auto request = reader.get<Request>();
+            Pool* const pool = find(request.cluster);
+            bool yes = false;
+            switch (what) {
+                case Say::cancel:
+                case Say::withdraw:
+                    yes = pool != nullptr && withdraw(*pool, request.id, what == Say::cancel);
+                    break;
+                case Say::withdraw_all:
+                    if (pool != nullptr) withdraw_all(*pool);
+                    break;
+                case Say::give_back:
+                    if (pool != nullptr) give_back(*pool, request);
+                    continue;
+                case Say::close:
+                    if (pool != nullptr) start_closing(*pool);
+                    continue;
+                case Say::terminate:
+                    if (pool != nullptr) terminate(*pool, request.id != 0);
+                    continue;
+                default:
+                    throw CodecError("rank 0 sent something that is no message");
+            }
+            hurry_ = true;
+            Packet& packet = record();
+            packet.put(Say::answer);
+            packet.put(Answer{request.number, yes ? 1U : 0U});
+        }
+    }
+}
+
+void RankServer::open(Reader& reader) {
+    const auto head = reader.get<OpenHead>();
+    Pool& pool = pools_[head.cluster];
+    pool.cluster = head.cluster;
+    pool.workers = head.workers;
+    try {
+        PoolOptions options = decode_settings(reader.view(head.size));
+        options.processes = head.workers;
+        options.start_method = StartMethod::forkserver;
+        pool.engine = multihull::detail::make_engine(std::move(options));
+    } catch (...) {
+        pool.no_engine = std::current_exception();
+    }
+}
+
+void RankServer::take_task(Reader& reader) {
+    auto task = std::make_shared<Arriving>();
+    task->head = reader.get<TaskHead>();
+    task->call_size = task->head.call_size == kHuge ? reader.get<std::uint64_t>() : task->head.call_size;
+    if (task->head.is_map) task->map = reader.get<MapHead>();
+    if (task->head.has_options) task->options = decode_options(reader);
+    Pool& pool = pools_.at(task->head.cluster);
+    pool.arriving.push_back(task);
+    ++task->missing;    // this call itself
+    task->call = SharedBlock(std::max<std::size_t>(task->call_size, 1));
+    piece(reader, task->head.call_is_bulk != 0, {task->call.data(), task->call_size}, task);
+    if (task->head.is_map) {
+        task->inputs = SharedBlock(std::max<std::size_t>(task->map.inputs_size, 1));
+        piece(reader, task->head.inputs_are_bulk != 0, {task->inputs.data(), task->map.inputs_size}, task);
+    }
+    if (--task->missing == 0) arrived(task);
+}
+
+void RankServer::take_value(Reader& reader) {
+    const auto head = reader.get<ValueHead>();
+    auto block = std::make_shared<SharedBlock>(std::max<std::size_t>(head.size, 1));
+    if (head.is_bulk == 0) {
+        reader.read(block->data(), head.size);
+        values_.add(head.number, std::move(*block), head.size);
+        return;
+    }
+    values_on_their_way_.insert(head.number);
+    transport_.receive_bulk(0, {block->data(), head.size}, [this, head, block] {
+        if (values_on_their_way_.erase(head.number) == 0) return;    // forgotten meanwhile
+        values_.add(head.number, std::move(*block), head.size);
+        begin_those_behind_values();
+    });
+}
+
+void RankServer::begin_those_behind_values() {
+    if (!values_on_their_way_.empty()) return;
+    for (const auto& task : std::exchange(behind_values_, {})) begin(task);
+}
+
+void RankServer::arrived(const std::shared_ptr<Arriving>& task) {
+    if (values_on_their_way_.empty()) {
+        begin(task);
+    } else {
+        behind_values_.push_back(task);
+    }
+}
+
+// From the packet, or straight to where it is wanted.
+void RankServer::piece(Reader& reader, bool is_bulk, std::span<std::byte> place,
+                       const std::shared_ptr<Arriving>& task) {
+    if (!is_bulk) {
+        reader.read(place.data(), place.size());
+        return;
+    }
+    ++task->missing;
+    transport_.receive_bulk(0, place, [this, task] {
+        if (--task->missing == 0) arrived(task);
+    });
+}
+
+void RankServer::begin(const std::shared_ptr<Arriving>& task) {
+    if (task->withdrawn) return;
+    Pool& pool = pools_.at(task->head.cluster);
+    pool.arriving.remove(task);
+    try {
+        if (!pool.engine) std::rethrow_exception(pool.no_engine);
+        const TaskOptions* const options = task->head.has_options ? &task->options : nullptr;
+        CallBuffer buffer(std::move(task->call), task->call_size);
+        Entry entry;
+        entry.id = task->head.id;
+        entry.is_map = task->head.is_map != 0;
+        if (!entry.is_map) {
+            entry.task = submit_to(pool.engine, task->head.token, buffer, options);
+        } else {
+            MapPlan plan;
+            plan.token = task->head.token;
+            plan.count = task->map.count;
+            plan.output_size = task->map.output_size;
+            plan.cells = true;
+            plan.max_parts = 1;
+            plan.input_offset = task->inputs.offset();
+            plan.input_capacity = task->inputs.size();
+            task->inputs.release();
+            entry.task = {multihull::detail::submit_map(pool.engine, buffer, plan, options), 0};
+        }
+        pool.entries.push_back(std::move(entry));
+    } catch (...) {
+        report_failure(pool, task->head.id, std::current_exception());
+    }
+}
+
+bool RankServer::withdraw(Pool& pool, std::uint32_t id, bool even_running) {
+    const auto arriving =
+        std::find_if(pool.arriving.begin(), pool.arriving.end(), [&](const auto& task) { return task->head.id == id; });
+    if (arriving != pool.arriving.end()) {
+        forget_arriving(pool, arriving);
+        report_failure(pool, id, std::make_exception_ptr(Cancelled("the task was cancelled before it started")));
+        return true;
+    }
+    for (auto entry = pool.entries.begin(); entry != pool.entries.end(); ++entry) {
+        if (entry->id != id) continue;
+        auto& [completion, task] = entry->task;
+        const bool yes = even_running ? completion->cancel(task) : mpi::withdraw(*pool.engine, *completion, task);
+        // Who asked is to find it ended.
+        if (completion->ready(task)) {
+            report(pool, *entry);
+            pool.entries.erase(entry);
+        }
+        return yes;
+    }
+    return false;
+}
+
+// Its bytes go on arriving, and are dropped then.
+std::uint32_t RankServer::forget_arriving(Pool& pool, std::list<std::shared_ptr<Arriving>>::iterator task) {
+    (*task)->withdrawn = true;
+    const std::uint32_t id = (*task)->head.id;
+    pool.arriving.erase(task);
+    return id;
+}
+
+void RankServer::withdraw_all(Pool& pool) {
+    while (!pool.arriving.empty()) withdraw(pool, pool.arriving.front()->head.id, false);
+    for (std::size_t i = pool.entries.size(); i > 0; --i) withdraw(pool, pool.entries[i - 1].id, false);
+}
+
+void RankServer::terminate(Pool& pool, bool kill) {
+    if (!pool.engine) return;
+    while (!pool.arriving.empty()) withdraw(pool, pool.arriving.front()->head.id, false);
+    if (kill) {
+        pool.engine->terminate();
+    } else {
+        pool.engine->terminate_gently();
+    }
+}
+
+void RankServer::give_back(Pool& pool, const Request& request) {
+    std::vector<std::uint32_t> ids;
+    while (ids.size() < request.id && !pool.arriving.empty()) {
+        ids.push_back(forget_arriving(pool, std::prev(pool.arriving.end())));
+    }
+    for (std::size_t i = pool.entries.size(); i > 0 && ids.size() < request.id; --i) {
+        Entry& entry = pool.entries[i - 1];
+        if (!mpi::withdraw(*pool.engine, *entry.task.completion, entry.task.task)) continue;
+        ids.push_back(entry.id);
+        entry.task.completion->release(entry.task.task);
+        pool.entries.erase(pool.entries.begin() + static_cast<std::ptrdiff_t>(i - 1));
+    }
+    Packet& packet = record();
+    packet.put(Say::returned);
+    packet.put(Request{pool.cluster, static_cast<std::uint32_t>(ids.size()), 0});
+    packet.write(std::as_bytes(std::span(ids)));
+    hurry_ = true;
+}
+
+// In a thread of its own: exit functions may take their time, and other pools go on.
+void RankServer::start_closing(Pool& pool) {
+    pool.closed = std::make_shared<std::atomic<bool>>(false);
+    if (!pool.engine) {
+        pool.closed->store(true);
+        return;
+    }
+    pool.closer = start_thread("mh-closer", [engine = pool.engine, closed = pool.closed] {
+        try {
+            engine->close();
+            engine->join();
+        } catch (const std::exception& error) {
+            log(LogLevel::error, std::string("while an executor's workers ended: ") + error.what());
+        }
+        closed->store(true);
+    });
+}
+
+// What is said to rank 0.
+
+bool RankServer::look_for_ends(std::int64_t now_ns) {
+    bool any = false;
+    for (auto place = pools_.begin(); place != pools_.end();) {
+        Pool& pool = place->second;
+        any |= look_for_ends(pool, now_ns);
+        if (pool.closed && pool.closed->load()) {
+            if (pool.closer.joinable()) pool.closer.join();
+            Packet& packet = record();
+            packet.put(Say::closed);
+            packet.put(Request{pool.cluster, 0, 0});
+            hurry_ = true;
+            any = true;
+            place = pools_.erase(place);
+        } else {
+            ++place;
+        }
+    }
+    return any;
+}
+
+// Workers take tasks in their order, so those that have ended are among the first; others (a retry goes behind the rest) are looked for
+// now and then.
+bool RankServer::look_for_ends(Pool& pool, std::int64_t now_ns) {
+    constexpr std::size_t kBeyond = 8;
+    const bool all = now_ns - pool.looked_at_all_ns > kLookAtAllNs;
+    if (all) pool.looked_at_all_ns = now_ns;
+    bool any = false;
+    std::size_t running = 0;
+    for (std::size_t i = 0; i < pool.entries.size() && (all || running < pool.workers + kBeyond);) {
+        auto& [completion, task] = pool.entries[i].task;
+        if (!completion->ready(task)) {
+            ++running;
+            ++i;
+            continue;
+        }
+        report(pool, pool.entries[i]);
+        pool.entries.erase(pool.entries.begin() + static_cast<std::ptrdiff_t>(i));
+        any = true;
+    }
+    return any;
+}
+
+Packet& RankServer::record() {
+    if (out_.bytes().size() >= kFullPacket) {
+        hurry_ = true;
+        flush(out_since_ns_);
+    }
+    if (out_.empty()) {
+        out_.bytes() = transport_.take_buffer();
+        out_since_ns_ = os::now_ns();
+    }
+    return out_;
+}
+
+void RankServer::report(Pool& pool, Entry& entry) {
+    auto& [completion, task] = entry.task;
+    try {
+        if (auto why = completion->failure(task)) {
+            report_failure(pool, entry.id, why);
+        } else if (entry.is_map) {
+            report_map(pool, entry);
+        } else {
+            report_value(pool, entry);
+            return;    // which lets go of it when the bytes are away
+        }
+    } catch (...) {
+        report_failure(pool, entry.id, std::current_exception());
+    }
+    completion->release(task);
+}
+
+void RankServer::report_value(Pool& pool, Entry& entry) {
+    std::span<const std::byte> bytes;
+    auto [completion, task] = entry.task;
+    completion->read(
+        task,
+        [](const multihull::detail::ResultSource& source, void* out) {
+            *static_cast<std::span<const std::byte>*>(out) = source.reader->view(source.reader->remaining());
+        },
+        &bytes);
+    const bool bulk = bytes.size() > kBulk;
+    Packet& packet = record();
+    packet.put(Say::done);
+    packet.put(DoneHead{pool.cluster, entry.id, Outcome::value, static_cast<std::uint8_t>(bulk ? 1 : 0), 0,
+                        bytes.size()});
+    if (!bulk) {
+        packet.write(bytes);
+        completion->release(task);
+        return;
+    }
+    // From where the worker left it.
+    bulks_.push_back({bytes, [completion = completion, task = task] { completion->release(task); }});
+}
+
+void RankServer::report_map(Pool& pool, Entry& entry) {
+    struct Collected {
+        std::vector<Cell> cells;
+        std::vector<std::byte> bytes;
+    };
+    auto collected = std::make_shared<Collected>();
+    entry.task.completion->read(
+        entry.task.task,
+        [](const multihull::detail::ResultSource& source, void* out) {
+            auto& [cells, bytes] = *static_cast<Collected*>(out);
+            for (std::uint64_t i = 0; i < source.map->count; ++i) {
+                std::uint64_t failed = 0;
+                try {
+                    Reader reader = source.map->element(i);
+                    const auto element = reader.view(reader.remaining());
+                    bytes.insert(bytes.end(), element.begin(), element.end());
+                } catch (...) {
+                    VectorGrowth growth;
+                    Writer writer({}, growth);
+                    multihull::detail::encode_exception(writer, std::current_exception(), {});
+                    bytes.insert(bytes.end(), writer.bytes().begin(), writer.bytes().end());
+                    failed = 1;
+                }
+                cells.push_back({bytes.size(), failed});
+            }
+        },
+        collected.get());
+    const auto cells = std::as_bytes(std::span(collected->cells));
+    const std::size_t size = cells.size() + collected->bytes.size();
+    const bool bulk = size > kBulk;
+    Packet& packet = record();
+    packet.put(Say::done);
+    packet.put(DoneHead{pool.cluster, entry.id, Outcome::map, static_cast<std::uint8_t>(bulk ? 1 : 0), 0, size});
+    if (!bulk) {
+        packet.write(cells);
+        packet.write(collected->bytes);
+        return;
+    }
+    collected->bytes.insert(collected->bytes.begin(), cells.begin(), cells.end());
+    bulks_.push_back({collected->bytes, [collected] {}});
+}
+
+void RankServer::report_failure(Pool& pool, std::uint32_t id, const std::exception_ptr& why) {
+    VectorGrowth growth;
+    Writer writer({}, growth);
+    multihull::detail::encode_exception(writer, why, {});
+    std::uint8_t broke = 0;
+    try {
+        std::rethrow_exception(why);
+    } catch (const BrokenPool&) {
+        broke = 1;
+    } catch (const StartError&) {
+        broke = pool.engine ? 0 : 1;
+    } catch (...) {
+        broke = 0;
+    }
+    // An exception's text is bounded, but may be long.
+    const bool bulk = writer.size() > kBulk;
+    Packet& packet = record();
+    packet.put(Say::done);
+    packet.put(DoneHead{pool.cluster, id, Outcome::exception, static_cast<std::uint8_t>(bulk ? 1 : 0), broke,
+                        writer.size()});
+    if (!bulk) {
+        packet.write(writer.bytes());
+        return;
+    }
+    auto kept = std::make_shared<std::vector<std::byte>>(writer.bytes().begin(), writer.bytes().end());
+    bulks_.push_back({*kept, [kept] {}});
+}
+
+bool RankServer::flush(std::int64_t now_ns) {
+    if (out_.empty()) return false;
+    if (!hurry_ && anything_running() && now_ns - out_since_ns_ < kFlushNs && out_.bytes().size() < kFullPacket)
+        return false;
+    hurry_ = false;
+    transport_.send_packet(0, std::move(out_.bytes()));
+    out_.bytes().clear();
+    for (Bulk& bulk : std::exchange(bulks_, {})) transport_.send_bulk(0, bulk.bytes, std::move(bulk.sent));
+    return true;
+}
+
+}    // namespace multihull::mpi

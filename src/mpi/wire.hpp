@@ -1,0 +1,134 @@
+// The records that ranks send one another; see README.md. Several travel in one packet.
+//
+// Both ends run the same build (they met), so records are structs as they are in memory.
+#pragma once
+
+#include <multihull/codec.hpp>
+#include <multihull/pool_options.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+namespace multihull::mpi {
+
+/// What does not fit into this many bytes travels as bulk.
+inline constexpr std::size_t kBulk = std::size_t{16} << 10;
+/// A packet is sent when it has come to this size.
+inline constexpr std::size_t kFullPacket = std::size_t{64} << 10;
+
+enum class Say : std::uint8_t {
+    // Rank 0.
+    open,            ///< A cluster begins: its settings follow.
+    task,            ///< A call; its options and bytes follow.
+    cancel,          ///< A task, even one that runs. Answered.
+    withdraw,        ///< A task that has not begun. Answered.
+    withdraw_all,    ///< Every task of the cluster that has not begun. Answered.
+    give_back,       ///< Some tasks that have not begun, the last ones first. Answered by `returned`.
+    close,           ///< No more tasks come. Answered by `closed` when the workers have left.
+    terminate,       ///< Ends the cluster's workers.
+    modules,         ///< More libraries that tokens speak of.
+    value,           ///< A value that all tasks may read.
+    forget,          ///< Nobody needs that value any more.
+    end,             ///< The session is over; 1: all end MPI together, 0: one of them is lost.
+    // The others.
+    done,        ///< A task has ended: its outcome follows.
+    answer,      ///< To a request, by its number.
+    returned,    ///< Names of tasks that will not be run here.
+    closed,      ///< The cluster's workers have left.
+};
+
+struct OpenHead {
+    std::uint32_t cluster;
+    std::uint32_t workers;
+    std::uint32_t size;    ///< Of the settings.
+};
+
+struct TaskHead {
+    std::uint32_t cluster;
+    std::uint32_t id;
+    multihull::detail::Token token;
+    std::uint8_t is_map;
+    std::uint8_t has_options;
+    std::uint8_t call_is_bulk;
+    std::uint8_t inputs_are_bulk;
+    std::uint32_t call_size;
+};
+/// Behind the TaskHead of a map.
+struct MapHead {
+    std::uint64_t count;
+    std::uint64_t output_size;
+    std::uint64_t inputs_size;
+};
+/// In place of TaskHead::call_size where that is kHuge.
+inline constexpr std::uint32_t kHuge = ~std::uint32_t{0};
+
+struct Request {
+    std::uint32_t cluster;
+    std::uint32_t id;        ///< The task; of give_back: how many; of terminate: 1 for SIGKILL.
+    std::uint64_t number;    ///< Of the request, for its answer.
+};
+
+enum class Outcome : std::uint8_t { value, exception, map };
+
+struct DoneHead {
+    std::uint32_t cluster;
+    std::uint32_t id;
+    Outcome outcome;
+    std::uint8_t is_bulk;
+    std::uint8_t pool_broke;    ///< The cluster's workers can't be used any more; the exception says why.
+    std::uint64_t size;
+};
+
+struct Answer {
+    std::uint64_t number;
+    std::uint64_t yes;
+};
+
+/// One element of a map's results; all of them come first, then their bytes.
+struct Cell {
+    std::uint64_t end;       ///< Where its bytes end, counted from the end of the cells.
+    std::uint64_t failed;    ///< 1: the bytes are an exception's.
+};
+
+struct Modules {
+    std::uint32_t first;
+    std::uint32_t count;
+};
+
+struct ValueHead {
+    std::uint64_t number;
+    std::uint64_t size;
+    std::uint64_t is_bulk;
+};
+
+/// Fills a packet.
+class Packet {
+public:
+    std::vector<std::byte>& bytes() noexcept { return bytes_; }
+    const std::vector<std::byte>& bytes() const noexcept { return bytes_; }
+    bool empty() const noexcept { return bytes_.empty(); }
+
+    template <class T>
+        requires std::is_trivially_copyable_v<T>
+    void put(const T& value) {
+        write(std::as_bytes(std::span(&value, 1)));
+    }
+    void write(std::span<const std::byte> bytes) { bytes_.insert(bytes_.end(), bytes.begin(), bytes.end()); }
+
+private:
+    std::vector<std::byte> bytes_;
+};
+
+/// The settings of a pool as they travel, initializer and exit function included.
+std::vector<std::byte> encode_settings(const PoolOptions& options);
+PoolOptions decode_settings(std::span<const std::byte> bytes);
+
+/// The settings of one task.
+void encode_options(Packet& packet, const TaskOptions& options);
+TaskOptions decode_options(multihull::detail::Reader& reader);
+
+}    // namespace multihull::mpi

@@ -1,0 +1,286 @@
+// What an executor over several ranks does beyond what all executors do.
+#include "support/board.hpp"
+
+#include <multihull/futures.hpp>
+#include <multihull/lock.hpp>
+#include <multihull/log.hpp>
+#include <multihull/mpi.hpp>
+#include <multihull/parallel.hpp>
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <numeric>
+#include <ranges>
+#include <set>
+#include <string>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+namespace {
+
+using namespace std::chrono_literals;
+using multihull::mpi::PoolExecutor;
+
+/// The process of the rank that the worker is of.
+int rank_process() { return multihull::parent_process()->pid(); }
+
+TEST(Ranks, all_of_them_work) {
+    PoolExecutor executor({.processes = 1});
+    EXPECT_EQ(executor.max_workers(), 4U);
+    test::Board board;
+    std::vector<multihull::Future<int>> futures;
+    const auto hold = [](const std::string& path) {
+        test::hold(path, 0);
+        return rank_process();
+    };
+    for (int i = 0; i < 4; ++i) futures.push_back(executor.submit(hold, board.path()));
+    ASSERT_TRUE(board.wait_until_at_least(test::kHeld, 4));
+    board[test::kLetGo] = 1;
+    std::set<int> ranks;
+    for (const auto& future : futures) ranks.insert(future.get());
+    EXPECT_EQ(ranks.size(), 4U);
+}
+
+TEST(Ranks, a_long_task_holds_up_nobody_behind_it) {
+    PoolExecutor executor(3);
+    test::Board board;
+    const auto first = executor.submit(test::hold, board.path(), 1);
+    std::vector<multihull::Future<int>> futures;
+    for (int i = 0; i < 300; ++i) futures.push_back(executor.submit([](int x) { return x; }, i));
+    // Some were given to the same rank ahead of need; they are done by others.
+    for (int i = 0; i < 300; ++i) EXPECT_EQ(futures[static_cast<std::size_t>(i)].get(), i);
+    EXPECT_FALSE(first.ready());
+    board[test::kLetGo] = 1;
+    EXPECT_EQ(first.get(), 1);
+}
+
+TEST(Ranks, big_arguments_and_results_arrive_whole) {
+    PoolExecutor executor(2);
+    std::vector<multihull::Future<std::vector<std::uint64_t>>> futures;
+    const auto reverse = [](std::vector<std::uint64_t> values) {
+        std::reverse(values.begin(), values.end());
+        return values;
+    };
+    for (std::size_t i = 0; i < 24; ++i) {
+        std::vector<std::uint64_t> values((i % 6) * 40'000 + i);
+        std::iota(values.begin(), values.end(), i * 1'000'000);
+        futures.push_back(executor.submit(reverse, values));
+    }
+    for (std::size_t i = 0; i < 24; ++i) {
+        std::vector<std::uint64_t> expected((i % 6) * 40'000 + i);
+        std::iota(expected.rbegin(), expected.rend(), i * 1'000'000);
+        EXPECT_EQ(futures[i].get(), expected);
+    }
+    // As elements of chunks, too.
+    std::vector<std::string> words;
+    for (std::size_t i = 0; i < 20; ++i) words.emplace_back(i * 5000, static_cast<char>('a' + i));
+    std::size_t i = 0;
+    for (const std::string& word : executor.map([](std::string text) { return text + "!"; }, words, {.chunksize = 7})) {
+        EXPECT_EQ(word, words[i++] + "!");
+    }
+    EXPECT_EQ(i, 20U);
+}
+
+int crash_deep_inside(int x) {
+    if (x >= 0) *reinterpret_cast<volatile int*>(static_cast<std::uintptr_t>(x)) = 1;
+    return x;
+}
+
+TEST(Ranks, a_crash_elsewhere_is_told_as_one_here) {
+    PoolExecutor executor(3);
+    for (int round = 0; round < 3; ++round) {
+        std::vector<multihull::Future<int>> futures;
+        for (int i = 0; i < 3; ++i) futures.push_back(executor.submit(crash_deep_inside, 8));
+        for (const auto& future : futures) {
+            try {
+                future.get();
+                FAIL();
+            } catch (const multihull::WorkerCrashed& crash) {
+                EXPECT_EQ(crash.signal(), SIGSEGV);
+                EXPECT_NE(crash.stack().to_string().find("crash_deep_inside"), std::string::npos)
+                    << crash.stack().to_string();
+            }
+        }
+    }
+}
+
+TEST(Ranks, limits_and_retries_hold_everywhere) {
+    PoolExecutor executor(3);
+    const auto eat = [](std::size_t size) { return std::vector<char>(size, 1).size(); };
+    const auto endless = [] {
+        for (;;) ::pause();
+    };
+    const auto crash_once = [](const std::string& path) {
+        if (test::Board(path)[0].fetch_add(1) == 0) ::raise(SIGKILL);
+        return 5;
+    };
+    test::Board board;
+    std::vector<multihull::Future<std::size_t>> eaters;
+    std::vector<multihull::Future<void>> sleepers;
+    for (int i = 0; i < 3; ++i) {
+        eaters.push_back(executor.submit({.memory = std::size_t{64} << 20}, eat, std::size_t{1} << 30));
+        sleepers.push_back(executor.submit({.timeout = 20ms}, endless));
+    }
+    const auto again = executor.submit({.retries = 1}, crash_once, board.path());
+    for (const auto& future : eaters) EXPECT_THROW(future.get(), std::bad_alloc);
+    for (const auto& future : sleepers) EXPECT_THROW(future.get(), multihull::TaskTimeout);
+    EXPECT_EQ(again.get(), 5);
+}
+
+TEST(Ranks, settings_and_the_initializer_travel) {
+    static int prepared = 0;
+    PoolExecutor executor({.processes = 1,
+                           .initializer =
+                               multihull::call([](int x, std::string) { prepared = x; }, 41, std::string(1000, 'x'))});
+    for (const int x : executor.map([](int i) { return prepared + i; }, std::vector<int>(12, 1))) EXPECT_EQ(x, 42);
+    PoolExecutor broken({.processes = 1, .initializer = multihull::call([] { throw std::runtime_error("no"); })});
+    EXPECT_THROW(broken.submit([] {}).get(), multihull::BrokenPool);
+}
+
+TEST(Ranks, what_is_memory_of_one_machine_is_refused) {
+    PoolExecutor executor(2);
+    multihull::Lock lock;
+    EXPECT_THROW(executor.submit([](multihull::Lock) {}, lock), multihull::CodecError);
+    EXPECT_THROW(executor.submit([] { return multihull::Lock(); }).get(), multihull::CodecError);
+    EXPECT_EQ(executor.submit([] { return 1; }).get(), 1);
+}
+
+TEST(Ranks, killed_workers_cost_their_tasks_and_no_others) {
+    PoolExecutor executor(4);
+    std::vector<multihull::Future<int>> futures;
+    for (int i = 0; i < 400; ++i) {
+        futures.push_back(executor.submit(
+            [](int x) {
+                if (x % 17 == 3) ::raise(x % 2 == 0 ? SIGKILL : SIGSEGV);
+                return x;
+            },
+            i));
+    }
+    for (int i = 0; i < 400; ++i) {
+        const auto& future = futures[static_cast<std::size_t>(i)];
+        if (i % 17 == 3) {
+            EXPECT_THROW(future.get(), multihull::WorkerCrashed) << i;
+        } else {
+            EXPECT_EQ(future.get(), i);
+        }
+    }
+}
+
+/// Stops a rank's process, and lets it go on at last.
+class Stopped {
+public:
+    explicit Stopped(pid_t pid) : pid_(pid) { ::kill(pid_, SIGSTOP); }
+    Stopped(const Stopped&) = delete;
+    Stopped& operator=(const Stopped&) = delete;
+    ~Stopped() { ::kill(pid_, SIGCONT); }
+
+private:
+    pid_t pid_;
+};
+
+TEST(Ranks, a_slow_rank_has_little_of_the_work) {
+    PoolExecutor executor(3);
+    const int slow = executor.submit(rank_process).get();
+    std::vector<multihull::Future<int>> futures;
+    {
+        const Stopped stopped(slow);
+        const auto work = [](int x) {
+            std::this_thread::sleep_for(1ms);
+            return x;
+        };
+        for (int i = 0; i < 300; ++i) futures.push_back(executor.submit(work, i));
+        EXPECT_TRUE(test::eventually([&] {
+            return std::ranges::count_if(futures, &multihull::Future<int>::ready) > 250;
+        }));
+    }
+    for (int i = 0; i < 300; ++i) EXPECT_EQ(futures[static_cast<std::size_t>(i)].get(), i);
+}
+
+TEST(Ranks, tasks_are_cancelled_wherever_they_are) {
+    for (int round = 0; round < 5; ++round) {
+        PoolExecutor executor(3);
+        test::Board board;
+        std::vector<multihull::Future<int>> futures;
+        for (int i = 0; i < 30; ++i) futures.push_back(executor.submit(test::hold, board.path(), i));
+        ASSERT_TRUE(board.wait_until_at_least(test::kHeld, 3));
+        for (const auto& future : futures) EXPECT_TRUE(future.cancel());
+        for (const auto& future : futures) EXPECT_THROW(future.get(), multihull::Cancelled);
+        EXPECT_EQ(executor.submit([] { return 7; }).get(), 7);
+    }
+}
+
+TEST(Ranks, many_tasks_from_many_threads_with_callbacks) {
+    PoolExecutor executor(4);
+    std::atomic<int> called{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t) {
+        threads.emplace_back([&] {
+            std::vector<multihull::Future<int>> futures;
+            for (int i = 0; i < 2000; ++i) {
+                futures.push_back(executor.submit([](int x) { return x + 1; }, i));
+                if (i % 10 == 0) futures.back().add_done_callback([&](const auto&) { ++called; });
+            }
+            for (int i = 0; i < 2000; ++i) EXPECT_EQ(futures[static_cast<std::size_t>(i)].get(), i + 1);
+        });
+    }
+    for (auto& thread : threads) thread.join();
+    executor.shutdown();
+    EXPECT_EQ(called, 600);
+}
+
+TEST(Ranks, a_parallel_loop_runs_on_all_of_them) {
+    const multihull::Parallel parallel({.backend = "mpi"});
+    const auto calls =
+        std::views::iota(0, 300) | std::views::transform(multihull::delayed([](int x) { return x * x; }));
+    const std::vector<int> squares = parallel(calls);
+    ASSERT_EQ(squares.size(), 300U);
+    for (int i = 0; i < 300; ++i) EXPECT_EQ(squares[static_cast<std::size_t>(i)], i * i);
+    const auto fail = multihull::delayed([](int x) {
+        if (x == 5) throw std::domain_error("five");
+        return x;
+    });
+    EXPECT_THROW(parallel(std::views::iota(0, 10) | std::views::transform(fail)), std::domain_error);
+    int factor = 2;
+    const auto closure = multihull::delayed([&factor](int x) { return x * factor; });
+    EXPECT_THROW(parallel(std::views::iota(0, 3) | std::views::transform(closure)), multihull::Error);
+}
+
+TEST(Ranks, a_value_is_sent_once_and_read_by_all_tasks) {
+    PoolExecutor executor({.processes = 1});
+    const auto look = [](const multihull::mpi::Broadcast<std::vector<int>>& table, std::size_t i) {
+        return (*table)[i];
+    };
+    for (const std::size_t size : {100U, 1'000'000U}) {
+        std::vector<int> numbers(size);
+        std::iota(numbers.begin(), numbers.end(), 5);
+        auto table = multihull::mpi::broadcast_value(numbers);
+        EXPECT_EQ(table->size(), size);
+        std::vector<multihull::Future<int>> futures;
+        for (std::size_t i = 0; i < 100; ++i) futures.push_back(executor.submit(look, table, i));
+        table = {};    // the tasks keep it
+        for (std::size_t i = 0; i < 100; ++i) EXPECT_EQ(futures[i].get(), static_cast<int>(i) + 5);
+    }
+}
+
+TEST(Ranks, two_executors_at_once) {
+    PoolExecutor first(2);
+    PoolExecutor second(4);
+    auto a = first.map([](int x) { return x * 2; }, std::views::iota(0, 500));
+    auto b = second.map([](int x) { return x * 3; }, std::views::iota(0, 500));
+    auto other = b.begin();
+    int i = 0;
+    for (const int x : a) {
+        EXPECT_EQ(x, 2 * i);
+        EXPECT_EQ(*other, 3 * i);
+        ++other;
+        ++i;
+    }
+    EXPECT_EQ(i, 500);
+}
+
+}    // namespace
