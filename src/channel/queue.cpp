@@ -259,11 +259,12 @@ public:
         }
         Place place = data_.take_at[taken % 2];
         left_ring_ = 0;
-        const SlotHead* head = next_message(place);
-        const std::size_t bytes = read(*head);
+        const SlotHead* const slot = next_message(place);
+        const SlotHead head = *slot;    // putters may overwrite the slot as soon as `progress` says so
+        const std::size_t bytes = read(*slot);
         os::kill_point(os::KillPoint::get_copied);
-        const bool notes = head->kind == SlotHead::big_message || data_.joinable != 0;
-        if (notes) note_taking(*head, taken);
+        const bool notes = head.kind == SlotHead::big_message || data_.joinable != 0;
+        if (notes) note_taking(head, taken);
         place.position += (sizeof(SlotHead) + bytes + kSlotSize - 1) / kSlotSize;
         data_.take_at[(taken + 1) % 2] = place;
         data_.taken_total.store(taken + 1, std::memory_order_release);
@@ -274,7 +275,7 @@ public:
             os::punch_hole(shm::Region::instance().at(data_.rings[left_ring_]), ring_slots(left_ring_) * kSlotSize);
         }
         data_.progress.store(progress_of(place), std::memory_order_release);
-        if (notes) finish_taking(*head);
+        if (notes) finish_taking(head);
         return true;
     }
 
