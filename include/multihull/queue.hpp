@@ -84,7 +84,7 @@ public:
     /// Puts what was filled in place.
     void publish(Loan<T>&& loan) {
         const std::size_t size = loan.size_;
-        core_.put(loan.block_, size, detail::queue_deadline(-1));
+        core_.put(loan.block_, size, 0, detail::queue_deadline(-1));
     }
     /// Takes the oldest value where it lies: the view frees it when it is destroyed. Throws as get().
     View<T> get_view()
@@ -123,28 +123,12 @@ protected:
     bool put_before(V& value, std::int64_t deadline) {
         detail::QueueWriter message(core_);
         detail::encode(message.writer(), value);
-        if (!message.writer().names_objects()) return message.put(deadline);
-        // What it names waits for a reader, who must not be missing.
-        bool done = false;
-        try {
-            done = message.put(deadline);
-        } catch (...) {
-            forget(message.writer());
-            throw;
-        }
-        if (!done) forget(message.writer());
-        return done;
-    }
-    static void forget(const detail::Writer& writer) {
-        detail::Reader reader(writer.bytes());
-        reader.consume();
-        static_cast<void>(detail::decode<T>(reader));
+        return message.put(deadline);
     }
     std::optional<T> get_before(std::int64_t deadline) {
         detail::QueueMessage message;
         if (!core_.take(message, deadline)) return std::nullopt;
         detail::Reader reader(message.bytes());
-        reader.consume();
         return detail::decode<T>(reader);
     }
 

@@ -60,11 +60,13 @@ bool FrameWriter::go_on(int socket) {
         throw CodecError("a file descriptor can't travel over TCP, to what may be another machine: use a unix socket");
     }
     const std::size_t head = header.bytes().size();
+    self.message.begin_sending();
     const os::Streamed sent = os::send_all(socket, behind(header.bytes(), self.gone),
                                            one_turn(behind(body, self.gone > head ? self.gone - head : 0)), raw, 0);
     self.gone += sent.bytes;
     if (self.gone != 0) descriptors.clear();    // they went with the first byte
     self.ended = whole(sent, "sending", self.gone != 0) && self.gone == head + body.size();
+    if (self.ended) self.message.sent();
     return self.ended;
 }
 

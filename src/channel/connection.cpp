@@ -6,6 +6,7 @@
 #include "os/fault.hpp"
 #include "os/process.hpp"
 #include "os/stream.hpp"
+#include "shm/pins.hpp"
 
 #include <algorithm>
 #include <array>
@@ -56,6 +57,17 @@ int MessageDescriptors::take(const DescriptorTicket& ticket) {
             "limit on open files (ulimit -n) left no room for it");
     }
     return list_[ticket.number].release();
+}
+
+void OutgoingMessage::begin_sending() noexcept {
+    if (adrift_ || writer_.pins() == 0) return;
+    adrift_ = true;
+    shm::move_pins(writer_.pins(), {shm::Region::instance().own_number()}, {shm::kAdrift});
+}
+
+OutgoingMessage::~OutgoingMessage() {
+    if (!adrift_ || writer_.pins() == 0) return;
+    shm::move_pins(writer_.pins(), {shm::kAdrift}, {shm::Region::instance().own_number()});
 }
 
 void IncomingMessage::Free::operator()(std::byte* bytes) const noexcept { std::free(bytes); }
@@ -178,7 +190,9 @@ void Connection::receive_growing(std::uint64_t length, std::int64_t deadline, Ro
 }
 
 void Connection::send_message(detail::OutgoingMessage& message) {
+    message.begin_sending();
     send_frame(message.writer().bytes(), &message.descriptors().list());
+    message.sent();
 }
 
 void Connection::receive_message(detail::IncomingMessage& message) {

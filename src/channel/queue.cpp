@@ -5,6 +5,7 @@
 #include "os/fault.hpp"
 #include "os/futex.hpp"
 #include "os/memory.hpp"
+#include "shm/pins.hpp"
 #include "sync/wait.hpp"
 
 #include <algorithm>
@@ -23,6 +24,10 @@ namespace {
 constexpr std::uint32_t kQueues = 1U << static_cast<std::uint32_t>(shm::ObjectKind::queue);
 
 QueueData& data_of(shm::ObjectHead& head) { return *reinterpret_cast<QueueData*>(&head + 1); }
+shm::ObjectHead& head_of(QueueData& data) { return *(reinterpret_cast<shm::ObjectHead*>(&data) - 1); }
+
+// Whose the pins of a message are while it is in the queue; `total` is its place among all.
+shm::PinOwner pin_owner(std::uint32_t index, std::uint64_t total) { return {shm::kOfObject | index, 0, total}; }
 
 // A process that is killed leaves the stores before some instruction and none behind it. This keeps the compiler from moving them.
 void in_order() { std::atomic_signal_fence(std::memory_order_seq_cst); }
@@ -84,13 +89,18 @@ public:
 };
 
 // A message that did not get all the way in, or that was taken by one who died over it, is its process's own: the recovery of that
-// process, which comes here first, gives the block back. Freeing it here would be wrong: whoever dies between that and striking the note
-// out makes the next one free it again, whosever it is by then.
-void leave_block_to_recovery(QueueData& data, const Pending& pending, std::uint32_t number) {
-    if (pending.block == 0) return;
-    auto& state = block_at(data, pending.block - 1)->state;
-    if (state.load(std::memory_order_relaxed) == Block::queued) {
-        state.store(Block::loaned | number << 8, std::memory_order_relaxed);
+// process, which comes here first, gives the block and the pins back. Freeing them here would be wrong: whoever dies between that and
+// striking the note out makes the next one free them again, whosever they are by then.
+void leave_to_recovery(QueueData& data, const Pending& pending, std::uint32_t number) {
+    auto& head = head_of(data);
+    if (head.has_pins.load(std::memory_order_relaxed) != 0) {
+        shm::move_all_pins(pin_owner(shm::index_of(head), pending.total), number);
+    }
+    if (pending.block != 0) {
+        auto& state = block_at(data, pending.block - 1)->state;
+        if (state.load(std::memory_order_relaxed) == Block::queued) {
+            state.store(Block::loaned | number << 8, std::memory_order_relaxed);
+        }
     }
     in_order();
     os::kill_point(os::KillPoint::queue_repaired);
@@ -100,7 +110,7 @@ void repair_put(QueueData& data) {
     Pending& pending = data.pending_put;
     const std::uint32_t number = pending.number.load(std::memory_order_relaxed);
     if (number != 0 && pending.total == data.put_total.load(std::memory_order_relaxed)) {
-        leave_block_to_recovery(data, pending, number);
+        leave_to_recovery(data, pending, number);
     }
     pending.number.store(0, std::memory_order_release);
     data.known_hops = ~std::uint32_t{0};    // read anew
@@ -111,7 +121,7 @@ void repair_take(QueueData& data) {
     const std::uint32_t number = pending.number.load(std::memory_order_relaxed);
     const std::uint64_t taken = data.taken_total.load(std::memory_order_relaxed);
     if (taken > pending.total && number != 0) {
-        leave_block_to_recovery(data, pending, number);
+        leave_to_recovery(data, pending, number);
         if (data.joinable != 0) {
             data.taken_by[number].store(static_cast<std::uint16_t>(data.pending_count), std::memory_order_relaxed);
         }
@@ -230,20 +240,14 @@ public:
         *target = head;
         fill(reinterpret_cast<std::byte*>(target + 1));
         os::kill_point(os::KillPoint::put_slot_written);
-        if (block != 0) {
-            data_.pending_put.total = total;
-            data_.pending_put.block = block;
-            data_.pending_put.number.store(number(), std::memory_order_release);
-            in_order();
-            block_at(data_, block - 1)->state.store(Block::queued, std::memory_order_relaxed);
-            os::kill_point(os::KillPoint::block_queued);
-        }
+        const bool notes = (block | head.pins) != 0;
+        if (notes) hand_to_queue(head, block, total);
         place.position += slots;
         data_.put_at[(total + 1) % 2] = place;
         data_.put_total.store(total + 1, std::memory_order_release);
         os::kill_point(os::KillPoint::put_published);
         in_order();
-        if (block != 0) data_.pending_put.number.store(0, std::memory_order_release);
+        if (notes) data_.pending_put.number.store(0, std::memory_order_release);
         fetch_ahead(place);
         return Done::yes;
     }
@@ -263,7 +267,7 @@ public:
         const SlotHead head = *slot;    // putters may overwrite the slot as soon as `progress` says so
         const std::size_t bytes = read(*slot);
         os::kill_point(os::KillPoint::get_copied);
-        const bool notes = head.kind == SlotHead::big_message || data_.joinable != 0;
+        const bool notes = head.kind == SlotHead::big_message || data_.joinable != 0 || head.pins != 0;
         if (notes) note_taking(head, taken);
         place.position += (sizeof(SlotHead) + bytes + kSlotSize - 1) / kSlotSize;
         data_.take_at[(taken + 1) % 2] = place;
@@ -275,7 +279,7 @@ public:
             os::punch_hole(shm::Region::instance().at(data_.rings[left_ring_]), ring_slots(left_ring_) * kSlotSize);
         }
         data_.progress.store(progress_of(place), std::memory_order_release);
-        if (notes) finish_taking(head);
+        if (notes) finish_taking(head, taken);
         return true;
     }
 
@@ -400,6 +404,22 @@ private:
         damaged();
     }
 
+    // Under put_lock: notes which message is on its way in, and makes the queue the owner of what it consists of.
+    void hand_to_queue(const SlotHead& head, std::uint32_t block, std::uint64_t total) {
+        data_.pending_put.total = total;
+        data_.pending_put.block = block;
+        data_.pending_put.number.store(number(), std::memory_order_release);
+        in_order();
+        if (head.pins != 0) {
+            object_.head().has_pins.store(1, std::memory_order_relaxed);
+            shm::move_pins(head.pins, {number()}, pin_owner(object_.index(), total));
+            os::kill_point(os::KillPoint::pins_queued);
+        }
+        if (block != 0) {
+            block_at(data_, block - 1)->state.store(Block::queued, std::memory_order_relaxed);
+            os::kill_point(os::KillPoint::block_queued);
+        }
+    }
     void note_taking(const SlotHead& head, std::uint64_t taken) {
         const auto count = static_cast<std::uint16_t>(data_.taken_by[number()].load(std::memory_order_relaxed) + 1);
         data_.pending_count = count;
@@ -408,7 +428,11 @@ private:
         data_.pending_take.number.store(number(), std::memory_order_release);
         in_order();
     }
-    void finish_taking(const SlotHead& head) {
+    void finish_taking(const SlotHead& head, std::uint64_t taken) {
+        if (head.pins != 0) {
+            shm::move_pins(head.pins, pin_owner(object_.index(), taken), {number()});
+            os::kill_point(os::KillPoint::pins_taken);
+        }
         if (data_.joinable != 0) {
             data_.taken_by[number()].store(static_cast<std::uint16_t>(data_.pending_count), std::memory_order_relaxed);
         }
@@ -478,16 +502,16 @@ bool put_message(const ObjectRef& object, const SlotHead& head, std::size_t byte
 
 }    // namespace
 
-bool QueueCore::put(std::span<const std::byte> bytes, std::int64_t deadline) const {
-    const SlotHead head{SlotHead::message, static_cast<std::uint32_t>(bytes.size()), 0, 0};
+bool QueueCore::put(std::span<const std::byte> bytes, std::uint32_t pins, std::int64_t deadline) const {
+    const SlotHead head{SlotHead::message, static_cast<std::uint32_t>(bytes.size()), 0, pins};
     return put_message(object_, head, bytes.size(), 0, deadline, [&](std::byte* place) {
         if (!bytes.empty()) std::memcpy(place, bytes.data(), bytes.size());
     });
 }
 
-bool QueueCore::put(QueueBlock& block, std::size_t size, std::int64_t deadline) const {
+bool QueueCore::put(QueueBlock& block, std::size_t size, std::uint32_t pins, std::int64_t deadline) const {
     if (block.queue() != object_) throw SyncError("memory on loan from one queue can't be put into another");
-    const SlotHead head{SlotHead::big_message, 0, block.index(), 0};
+    const SlotHead head{SlotHead::big_message, 0, block.index(), pins};
     const std::uint64_t length = size;
     const bool done = put_message(object_, head, sizeof length, block.index() + 1, deadline,
                                   [&](std::byte* place) { std::memcpy(place, &length, sizeof length); });
@@ -498,7 +522,9 @@ bool QueueCore::put(QueueBlock& block, std::size_t size, std::int64_t deadline) 
 bool QueueCore::take(QueueMessage& message, std::int64_t deadline) const {
     Access access(object_);
     QueueData& data = access.data();
+    std::uint32_t pins = 0;
     const auto read = [&](const SlotHead& head) -> std::size_t {
+        pins = head.pins;
         const auto* const bytes = reinterpret_cast<const std::byte*>(&head + 1);
         if (head.kind == SlotHead::message) {
             message.size_ = head.size;
@@ -529,6 +555,7 @@ bool QueueCore::take(QueueMessage& message, std::int64_t deadline) const {
         if (channel::Patience::wait_awake(ready)) continue;
         if (!access.sleep(data.takers, deadline, ready) && !ready()) return false;
     }
+    message.pins_ = pins;
     if (data.maxsize != 0 && data.putters.anybody()) data.putters.wake_one();
     return true;
 }

@@ -8,7 +8,7 @@
 // (3) Slots between the taker's place and the putter's are whole, and are written by nobody.
 // (4) A block belongs to whom its state says: to the list of free ones, to a process that fills or reads it, or to the queue. It
 //     changes hands under block_lock, or, into and out of the queue, under put_lock and take_lock with a note of it (`Pending`) that
-//     lasts until both the block and the total have moved.
+//     lasts until both the block and the total have moved. Pins are handed on in the same way.
 #pragma once
 
 #include "shm/objects.hpp"
@@ -38,7 +38,7 @@ struct SlotHead {
     std::uint32_t kind;
     std::uint32_t size;     ///< message: bytes; hop: the ring to go on in, from its first slot.
     std::uint32_t block;    ///< big_message: where it is.
-    std::uint32_t unused;
+    std::uint32_t pins;     ///< The first of the pins of what it names, as in Writer::pins(); 0 for none.
 };
 inline constexpr std::size_t kMaxInlineMessage = kMessageSlots * kSlotSize - sizeof(SlotHead);
 

@@ -61,22 +61,18 @@ void Writer::make_room(std::size_t size) {
 }
 
 bool Writer::keep(std::shared_ptr<const void> named) {
-    if (kept_ == nullptr) {
-        names_objects_ = true;
-        return false;
-    }
+    if (kept_ == nullptr) return false;
     kept_->push_back(std::move(named));
     return true;
 }
 
-bool Reader::takes_over(const std::shared_ptr<const void>& named) {
-    if (taken_over_ == nullptr) return consumes_;
-    return taken_over_->add(message_, named_so_far_++, named);
+void Reader::took_over(std::shared_ptr<const void> named) {
+    if (taken_over_ != nullptr) taken_over_->add(std::move(named));
 }
 
-bool TakenOver::add(std::uint64_t message, std::uint32_t place, const std::shared_ptr<const void>& named) {
+void TakenOver::add(std::shared_ptr<const void> named) {
     const std::lock_guard guard(mutex_);
-    return objects_.try_emplace({message, place}, named).second;
+    objects_.push_back(std::move(named));
 }
 
 void Reader::expect_end() const {

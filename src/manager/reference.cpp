@@ -219,7 +219,7 @@ std::shared_ptr<ProxyReference> ProxyReference::decode(Reader& reader) {
             reference->counted_ && !is_named(anchor) && left_behind(anchor).exchange(0, std::memory_order_acq_rel) == 1;
         if (inherits) reference->take_over();
     } else {
-        reader.view(2 * sizeof(std::uint32_t));    // of another family, which has the object's anchor
+        reader.view(kEncodedObject);    // of another family, which has the object's anchor
     }
     return reference;
 }

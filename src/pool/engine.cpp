@@ -75,6 +75,7 @@ shm::Offset make_home(const PoolOptions& options) {
     header.max_tasks = options.max_tasks_per_child;
     header.max_growth = options.max_growth_per_child;
     const std::size_t cpus = os::usable_cpus();
+    header.owner_number = region.own_number();
     header.cpus = static_cast<std::uint32_t>(cpus);
     header.worker_count = static_cast<std::uint32_t>(options.processes);
     header.inner_cpus = static_cast<std::uint32_t>(inner_share(options.processes, cpus));
@@ -182,6 +183,7 @@ Engine::~Engine() {
         const Record& record = records_[task];
         if (record.in_use) forget_descriptors({home_.offset, descriptor_item(task, record.generation)});
         if (record.in_use && record.block != 0) shm::Heap::instance().free(record.block, record.block_size);
+        if (record.in_use) drop_result_pins(task);
     }
     for (const Legacy& legacy : legacies_) shm::Region::instance().release_owned(legacy.number);
     shm::Heap::instance().free(initializer_block_, initializer_size_);
@@ -250,6 +252,7 @@ void Engine::recycle_slot(std::uint32_t task) noexcept {
     record.lost = nullptr;
     // Before a dead worker's memory is let go below: it may be another process's a moment later.
     if (record.map) record.map->release_results(record.part);
+    drop_result_pins(task);
     // What they name may ask a manager's server when it ends, or be another pool's: not with mutex_ held.
     if (record.map) unkept_.push_back(std::move(record.map));
     for (auto& named : record.kept) unkept_.push_back(std::move(named));
@@ -271,6 +274,19 @@ void Engine::recycle_slot(std::uint32_t task) noexcept {
         records_.clear();
         free_.clear();
         os::punch_hole(home_.slots + kKeepSlots, (home_.slot_capacity - kKeepSlots) * sizeof(TaskSlot));
+    }
+}
+
+// Needs mutex_, or nobody else. What the result names, and its readers have not taken over, ends with it.
+void Engine::drop_result_pins(std::uint32_t task) noexcept {
+    const Record& record = records_[task];
+    const std::uint32_t first = record.map ? record.map->result_pins(record.part) : slot(task).result_pins;
+    if (first == 0 && !record.bereaved) return;
+    const auto owner = result_owner(shm::Region::instance().own_number(), home_.offset, task, record.generation);
+    if (record.bereaved) {
+        shm::drop_all_pins(owner);
+    } else {
+        shm::drop_pins(first, owner);
     }
 }
 
@@ -306,6 +322,7 @@ std::uint32_t Engine::enqueue_new(Token token, CallBuffer* buffer, const void* i
         record.generation = (record.generation + 1) & 0x3fff;
         record.in_use = true;
         record.cancelled = false;
+        record.bereaved = false;
         record.attempts_left = retries;
         record.retry_on = retry_on;
         record.shortest_limit_ns = os::kNever;
@@ -329,7 +346,7 @@ std::uint32_t Engine::enqueue_new(Token token, CallBuffer* buffer, const void* i
         shared.result_offset = 0;
         shared.result_size = 0;
         shared.result_block = 0;
-        shared.result_names_objects = 0;
+        shared.result_pins = 0;
         shared.arguments_offset = 0;
         if (buffer == nullptr) {
             std::memcpy(shared.arguments, inline_arguments, inline_size);
@@ -489,11 +506,21 @@ std::span<const std::byte> result_bytes(const TaskSlot& slot) {
 
 }    // namespace
 
+// A result may be read any number of times, so what it names is kept for as long.
+void Engine::read_again(std::uint32_t task, Reader& reader) {
+    if (slot(task).result_pins == 0) return;
+    const std::lock_guard guard(mutex_);
+    auto& taken_over = records_[task].taken_over;    // stays where it is while the caller retains the task
+    if (taken_over == nullptr) taken_over = std::make_unique<TakenOver>();
+    reader.keep_in(*taken_over);
+}
+
 std::exception_ptr Engine::failure(std::uint32_t task) {
     switch (task_state::phase(slot(task).state.load(std::memory_order_acquire))) {
         case task_state::exception:
             try {
                 Reader reader(result_bytes(slot(task)));
+                read_again(task, reader);
                 return decode_exception(reader);
             } catch (const CodecError&) {
                 return std::current_exception();
@@ -510,12 +537,7 @@ std::exception_ptr Engine::failure(std::uint32_t task) {
 void Engine::read(std::uint32_t task, ReadResult reader_of, void* out) {
     if (auto why = failure(task)) std::rethrow_exception(std::move(why));
     Reader reader(result_bytes(slot(task)));
-    if (slot(task).result_names_objects != 0) {
-        const std::lock_guard guard(mutex_);
-        auto& taken_over = records_[task].taken_over;    // stays where it is while the caller retains the task
-        if (taken_over == nullptr) taken_over = std::make_unique<TakenOver>();
-        reader.keep_in(*taken_over);
-    }
+    read_again(task, reader);
     ResultSource source;
     source.reader = &reader;
     reader_of(source, out);

@@ -128,6 +128,7 @@ private:
         bool in_use = false;
         bool named = false;    // of use to make_room() only
         bool cancelled = false;
+        bool bereaved = false;    // a worker died over it: its result may have pins that no chain leads to
         std::uint32_t attempts_left = 0;
         RetryOn retry_on = RetryOn::nothing;
         std::int64_t shortest_limit_ns = os::kNever;      // of wall clock and processor time
@@ -157,6 +158,8 @@ private:
     // Tasks (engine.cpp)
     std::uint32_t acquire_slot();
     void recycle_slot(std::uint32_t task) noexcept;
+    void drop_result_pins(std::uint32_t task) noexcept;
+    void read_again(std::uint32_t task, Reader& reader);
     void recycle_ended_abandoned() noexcept;
     std::uint32_t enqueue_new(Token token, CallBuffer* buffer, const void* inline_arguments, std::size_t inline_size,
                               const TaskOptions* options, PartTask part);

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "process/crash_handler.hpp"
+#include "shm/pins.hpp"
 #include "shm/region.hpp"
 
 #include <atomic>
@@ -48,6 +49,12 @@ constexpr std::uint64_t descriptor_item(std::uint32_t task, std::uint32_t genera
     return std::uint64_t{generation} << 32 | task;
 }
 
+/// Whose the pins of a task's result are, once its worker has written it.
+constexpr shm::PinOwner result_owner(std::uint32_t process, shm::Offset home, std::uint32_t task,
+                                     std::uint32_t generation) {
+    return {process, static_cast<std::uint32_t>(home >> 12), descriptor_item(task, generation)};
+}
+
 inline constexpr std::size_t kInlineArguments = 96;
 inline constexpr std::size_t kInlineResult = 64;
 inline constexpr std::uint32_t kMaxWorkers = 4096;
@@ -62,9 +69,9 @@ struct alignas(64) TaskSlot {
     std::uint64_t memory_limit;
     std::int64_t time_limit_ns;
     std::int64_t cpu_limit_ns;
-    std::int64_t submitted_ns;             ///< 0 where the pool keeps no trace.
-    std::uint32_t exception_retries;       ///< How often to run it again when it throws.
-    std::uint32_t result_names_objects;    ///< Not 0: the result holds handles, which wait for their first reader.
+    std::int64_t submitted_ns;          ///< 0 where the pool keeps no trace.
+    std::uint32_t exception_retries;    ///< How often to run it again when it throws.
+    std::uint32_t result_pins;          ///< The first of the pins of what the result names; 0 for none.
     std::byte arguments[kInlineArguments];
     std::uint64_t result_offset;    ///< 0: it is in `result`.
     std::uint64_t result_size;
@@ -141,6 +148,7 @@ struct PoolHeader {
     std::uint64_t initializer_size;
     std::uint64_t exit_offset;
     std::uint64_t exit_size;
+    std::uint32_t owner_number;    ///< Of the process that made the pool.
     std::uint32_t cpus;
     std::uint32_t worker_count;
     std::uint32_t inner_cpus;        ///< A worker's share of the processors.
@@ -178,6 +186,7 @@ struct alignas(64) MapPartState {
     std::uint64_t resume_end;
     // Written by the worker that runs the part.
     std::atomic<std::uint32_t> resume_done;
+    std::atomic<std::uint32_t> pins;    ///< The first of the pins of what its results name.
     std::atomic<std::uint64_t>
         error_element;    ///< Index + 1 of the first element that threw; 0 for none. Written after the rest.
     std::uint64_t error_offset;

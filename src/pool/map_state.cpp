@@ -123,6 +123,10 @@ void MapState::release_results(std::uint32_t number) noexcept {
     }
 }
 
+std::uint32_t MapState::result_pins(std::uint32_t part) const noexcept {
+    return shared_part(part).pins.load(std::memory_order_acquire);
+}
+
 bool MapState::ready(std::uint32_t) noexcept {
     return std::all_of(parts_.begin(), parts_.end(), [&](const Part& part) { return engine_->ready(part.task); });
 }
@@ -141,7 +145,7 @@ std::exception_ptr MapState::part_error(const MapPartState& part) const {
             CodecError("a worker left an error that lies outside of its memory: it was overwritten"));
     }
     try {
-        Reader reader(std::span(region.at(offset), size));
+        Reader reader(std::span(region.at(offset), size), taken_over_);
         return decode_exception(reader);
     } catch (const CodecError&) {
         return std::current_exception();
@@ -225,10 +229,10 @@ Reader MapState::element(std::uint64_t index) const {
         throw CodecError("a worker left a result that lies outside of its memory: it was overwritten");
     const std::span<const std::byte> bytes(region.at(offset), size);
     if (kind == ResultCell::exception) {
-        Reader reader(bytes);
+        Reader reader(bytes, taken_over_);
         std::rethrow_exception(decode_exception(reader));
     }
-    return {bytes, taken_over_, index};
+    return {bytes, taken_over_};
 }
 
 bool MapState::cancel(std::uint32_t) {

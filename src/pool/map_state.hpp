@@ -70,6 +70,8 @@ public:
     bool barren(std::uint32_t part, bool began);
     /// Gives the results of a part that has ended back to the worker that made them.
     void release_results(std::uint32_t part) noexcept;
+    /// The first of the pins of what a part's results name.
+    std::uint32_t result_pins(std::uint32_t part) const noexcept;
     /// Lets the part go on at [begin, end) when it is queued again.
     void resume(std::uint32_t part, std::uint64_t begin, std::uint64_t end);
 

@@ -21,7 +21,7 @@ constexpr std::size_t kCellBlock = std::size_t{64} << 10;
 }    // namespace
 
 MapWorker::MapWorker(const MapPart& part, WorkerSlot& self, std::uint32_t index, ResultArena& arena,
-                     const TaskSlot& task, bool keeps_times, TraceWriter& trace)
+                     const TaskSlot& task, const shm::PinOwner& owner, bool keeps_times, TraceWriter& trace)
     : header_(*shm::Region::instance().at<MapHeader>(part.map)),
       part_(shm::Region::instance().at<MapPartState>(header_.parts_offset)[part.part]),
       self_(self),
@@ -29,6 +29,7 @@ MapWorker::MapWorker(const MapPart& part, WorkerSlot& self, std::uint32_t index,
       index_(index),
       arena_(arena),
       task_(task),
+      owner_(owner),
       keeps_times_(keeps_times),
       trace_(trace) {
     progress_ = &self.progress;
@@ -226,6 +227,7 @@ void MapWorker::write_exception(std::uint64_t element) {
     encode_exception(writer, std::current_exception(), task_throw_stack());
     clear_throw_stack();
     const std::uint64_t offset = shm::Region::instance().offset_of(writer.bytes().data());
+    publish_pins();
     if (header_.cells) {
         auto& cell = reinterpret_cast<ResultCell*>(output_)[element];
         cell.offset = offset;
@@ -249,9 +251,19 @@ void MapWorker::finish_cell(std::uint64_t element) {
     cell.offset = cell_->size() == 0 ? 0 : shm::Region::instance().offset_of(cell_->bytes().data());
     cell.size = cell_->size();
     WorkerCounters::add(self_.counters.result_bytes, cell.size);
+    publish_pins();
     cell.kind.store(ResultCell::value, std::memory_order_release);
     room_ = room_.subspan(std::min(room_.size(), cell_->size()));
     os::kill_point(os::KillPoint::element_stored);
+}
+
+// In front of the part's others. What a death leaves beside the chain is found when the part is forgotten: see Record::bereaved.
+void MapWorker::publish_pins() noexcept {
+    const std::uint32_t first = cell_->take_pins();
+    if (first == 0) return;
+    shm::move_pins(first, {shm::Region::instance().own_number()}, owner_, part_.pins.load(std::memory_order_relaxed));
+    os::kill_point(os::KillPoint::pins_published);
+    part_.pins.store(first, std::memory_order_release);
 }
 
 std::span<std::byte> MapWorker::CellGrowth::grow(std::span<const std::byte> used, std::size_t capacity) {

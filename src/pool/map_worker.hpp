@@ -16,7 +16,7 @@ namespace multihull::detail {
 class MapWorker final : public MapContext {
 public:
     MapWorker(const MapPart& part, WorkerSlot& self, std::uint32_t index, ResultArena& arena, const TaskSlot& task,
-              bool keeps_times, TraceWriter& trace);
+              const shm::PinOwner& owner, bool keeps_times, TraceWriter& trace);
     MapWorker(const MapWorker&) = delete;
     MapWorker& operator=(const MapWorker&) = delete;
     ~MapWorker();
@@ -46,6 +46,7 @@ private:
     void trace(std::uint64_t length) noexcept;
     std::uint64_t chunk(std::uint64_t from, std::uint32_t claim) noexcept;
     void write_exception(std::uint64_t element);
+    void publish_pins() noexcept;
 
     MapHeader& header_;
     MapPartState& part_;
@@ -54,6 +55,7 @@ private:
     const std::uint32_t index_;
     ResultArena& arena_;
     const TaskSlot& task_;
+    const shm::PinOwner owner_;    // of what results name
     const bool keeps_times_;
     TraceWriter& trace_;
     std::optional<Reader> reader_;

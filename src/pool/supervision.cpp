@@ -386,6 +386,7 @@ void Engine::settle_task(Worker& worker, int code) {
         return;
     }
     Record& record = records_[task];
+    record.bereaved = true;
     if (record.cancelled && phase == task_state::condemned && worker.doom == Doom::none) worker.doom = Doom::cancelled;
     if (record.map) {
         settle_map_part(worker, task, code);

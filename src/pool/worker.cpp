@@ -209,9 +209,8 @@ private:
     bool run_once(TaskSlot& shared, bool last) {
         ResultGrowth growth(arena_);
         // The pool's own process keeps what descriptors a result holds, until its future is read or gone.
-        const std::uint32_t generation = shared.state.load(std::memory_order_relaxed) >> task_state::kGenerationShift;
-        const auto task = static_cast<std::uint32_t>(&shared - home_.slots);
-        ExchangeAttachments descriptors({parent_, {home_.offset, descriptor_item(task, generation)}});
+        ExchangeAttachments descriptors({parent_,
+                                         {home_.offset, descriptor_item(index_of(shared), generation_of(shared))}});
         Writer writer(std::span(shared.result), growth, &descriptors);
         struct Attempt {
             WorkerLoop* worker;
@@ -247,7 +246,7 @@ private:
         TaskContext context(reader, writer);
         if (shared.is_map) {
             const auto part = reader.get<MapPart>();
-            MapWorker map(part, self_, index_, arena_, shared, keeps_times_, trace_);
+            MapWorker map(part, self_, index_, arena_, shared, owner_of_result(shared), keeps_times_, trace_);
             context.set_map(&map);
             thunk_of(shared.token)(context);
         } else {
@@ -265,12 +264,23 @@ private:
         outcome_ = task_state::exception;
     }
 
-    static void publish(TaskSlot& shared, const Writer& writer, ResultGrowth& growth) {
+    void publish(TaskSlot& shared, Writer& writer, ResultGrowth& growth) {
         const shm::Offset block = growth.take();
         shared.result_block = block;
         shared.result_size = writer.size();
-        shared.result_names_objects = writer.names_objects() ? 1 : 0;
         shared.result_offset = block == 0 ? 0 : shm::Region::instance().offset_of(writer.bytes().data());
+        shared.result_pins = writer.take_pins();
+        if (shared.result_pins == 0) return;
+        shm::move_pins(shared.result_pins, {shm::Region::instance().own_number()}, owner_of_result(shared));
+        os::kill_point(os::KillPoint::pins_published);
+    }
+
+    shm::PinOwner owner_of_result(const TaskSlot& shared) const {
+        return result_owner(header_.owner_number, home_.offset, index_of(shared), generation_of(shared));
+    }
+    std::uint32_t index_of(const TaskSlot& shared) const { return static_cast<std::uint32_t>(&shared - home_.slots); }
+    static std::uint32_t generation_of(const TaskSlot& shared) {
+        return shared.state.load(std::memory_order_relaxed) >> task_state::kGenerationShift;
     }
 
     void finish(std::uint32_t task, task_state::Phase outcome) {

@@ -33,7 +33,7 @@ struct ObjectHead {
     std::atomic<std::uint32_t> generation;
     /// Guards the references and whatever the kind says.
     RobustLock guard;
-    /// Messages on their way that hold a handle of it.
+    /// Handles of it that are on their way: its counted entries in the table of pins. Written under the guard.
     std::atomic<std::uint32_t> pins;
     /// What a Lock handle of this object locks; of an RLock too.
     RobustLock user_lock;
@@ -41,9 +41,24 @@ struct ObjectHead {
     std::atomic<std::uint32_t> depth;
     /// 1 once extents stand under this object.
     std::atomic<std::uint32_t> has_extents;
-    std::uint32_t unused[9];
+    /// 1 once pins stand under this object: a queue.
+    std::atomic<std::uint32_t> has_pins;
+    std::uint32_t unused[8];
 };
 static_assert(sizeof(ObjectHead) == 64);
+
+/// A handle on its way: which message names which object. Who may write what: pins.hpp.
+struct Pin {
+    std::atomic<std::uint32_t> holder;
+    std::atomic<std::uint32_t> object;    ///< Index + 1; 0 once a reader has taken the handle over.
+    std::atomic<std::uint32_t> generation;
+    std::atomic<std::uint32_t> next;    ///< The next of the same message, + 1; 0 behind the last.
+    std::atomic<std::uint64_t> message;
+    std::atomic<std::uint32_t> scope;
+    std::atomic<std::uint32_t> use;    ///< Counts the handles that were here, so that nobody takes one over twice.
+};
+static_assert(sizeof(Pin) == 32);
+inline constexpr std::size_t kMostPins = std::size_t{1} << 20;
 
 inline constexpr std::size_t kSmallObjectSize = 256;
 inline constexpr std::size_t kLargeObjectSize = std::size_t{64} << 10;

@@ -2,6 +2,7 @@
 
 #include "os/fault.hpp"
 #include "os/memory.hpp"
+#include "shm/pins.hpp"
 
 #include <multihull/error.hpp>
 
@@ -51,15 +52,6 @@ ObjectHead* head_at(std::uint32_t index) {
                                            std::uint64_t{index - objects.small_count} * kLargeObjectSize);
 }
 
-std::uint32_t index_of(const ObjectHead& head) {
-    const Region& region = Region::instance();
-    const auto& objects = region.objects();
-    const Offset offset = region.offset_of(&head);
-    return static_cast<std::uint32_t>(offset < objects.large_begin
-                                          ? (offset - objects.small_begin) / kSmallObjectSize
-                                          : (offset - objects.large_begin) / kLargeObjectSize + objects.small_count);
-}
-
 using LedgerWord = std::atomic<std::uint64_t>;
 
 LedgerWord* ledger_row(std::uint32_t number) {
@@ -85,9 +77,17 @@ bool is_held_by_others(std::uint32_t index, std::uint32_t self) {
     return false;
 }
 
+// Set where an object that has ended had pins, which are to be settled as soon as no guard is held.
+std::atomic<bool> pins_dropped{false};
+
 // Needs the guard, or an object that nobody else can see. Every step may be done twice.
 void finish_ending(ObjectHead& head, std::uint32_t index) {
     auto& region = Region::instance();
+    if (head.has_pins.load(std::memory_order_relaxed) != 0) {
+        if (abandon_pins(kOfObject | index)) pins_dropped.store(true, std::memory_order_relaxed);
+        os::kill_point(os::KillPoint::pin_dropped);
+        head.has_pins.store(0, std::memory_order_relaxed);
+    }
     if (head.has_extents.load(std::memory_order_relaxed) != 0) {
         region.release_extents_of(kOfObject | index);
         head.has_extents.store(0, std::memory_order_relaxed);
@@ -106,18 +106,81 @@ void finish_ending(ObjectHead& head, std::uint32_t index) {
     if (index < hint.load(std::memory_order_relaxed)) hint.store(index, std::memory_order_relaxed);
 }
 
-// Needs the guard. Takes the process's reference away, and ends the object unless somebody else needs it. The bit goes last: as
-// long as it is set, the recovery of this process ends what a death leaves half ended.
-void let_go(ObjectHead& head, std::uint32_t index, std::uint32_t number) {
+// Needs the guard. Ends the object unless a message or a process needs it, other than the one with that number.
+void end_unless_needed(ObjectHead& head, std::uint32_t index, std::uint32_t number) {
     const std::uint32_t state = head.state.load(std::memory_order_relaxed);
     const bool is_needed = head.pins.load(std::memory_order_acquire) != 0 || is_held_by_others(index, number);
-    if (stage_of(state) == Stage::live && !is_needed) {
-        head.state.store(state_of(kind_of(state), Stage::ending, number), std::memory_order_release);
-        os::kill_point(os::KillPoint::object_ending);
-        finish_ending(head, index);
-        os::kill_point(os::KillPoint::object_ended);
-    }
+    if (stage_of(state) != Stage::live || is_needed) return;
+    head.state.store(state_of(kind_of(state), Stage::ending, number), std::memory_order_release);
+    os::kill_point(os::KillPoint::object_ending);
+    finish_ending(head, index);
+    os::kill_point(os::KillPoint::object_ended);
+}
+
+// Needs the guard. Takes the process's reference away. The bit goes last: as long as it is set, the recovery of this process ends what
+// a death leaves half ended.
+void let_go(ObjectHead& head, std::uint32_t index, std::uint32_t number) {
+    end_unless_needed(head, index, number);
     clear_held(number, index);
+}
+
+// Finishes what a pin is on its way out for. The entry is freed last, so that a recovery comes by here again after a death.
+void settle(Pin& pin, ThreadId self) {
+    const std::uint32_t use = pin.use.load(std::memory_order_acquire);
+    const std::uint32_t object = pin.object.load(std::memory_order_acquire);
+    if (object == 0 || object > object_count(Region::instance().objects())) return;
+    ObjectHead& head = *head_at(object - 1);
+    const Guard guard(head, self);
+    // Another may have been here, and the entry used again.
+    if (pin.use.load(std::memory_order_relaxed) != use || pin.object.load(std::memory_order_relaxed) != object) return;
+    const std::uint32_t holder = pin.holder.load(std::memory_order_relaxed);
+    if (holder != kDropped && holder != kUncounted) return;
+    if (head.generation.load(std::memory_order_relaxed) == pin.generation.load(std::memory_order_relaxed)) {
+        if (holder == kDropped) {
+            pin.holder.store(kUncounted, std::memory_order_release);
+            os::kill_point(os::KillPoint::pin_uncounted);
+            head.pins.fetch_sub(1, std::memory_order_acq_rel);
+        }
+        end_unless_needed(head, object - 1, 0);
+    }
+    free_pin(pin, pin.holder.load(std::memory_order_relaxed));
+}
+
+// Ends what only messages of ended queues have named, in which there may be queues again. Not with a guard held.
+void settle_dropped(ThreadId self) {
+    while (pins_dropped.load(std::memory_order_relaxed) && pins_dropped.exchange(false, std::memory_order_relaxed)) {
+        for_each_pin([&](Pin& pin) {
+            if (pin.holder.load(std::memory_order_acquire) == kDropped) settle(pin, self);
+        });
+    }
+}
+
+// True where the pin was the owner's.
+bool drop_pin(Pin& pin, const PinOwner& owner, ThreadId self) {
+    if (!is_of(pin, owner)) return false;
+    std::uint32_t holder = owner.holder;
+    if (pin.object.load(std::memory_order_acquire) == 0) {
+        free_pin(pin, holder);
+    } else if (pin.holder.compare_exchange_strong(holder, kDropped, std::memory_order_acq_rel)) {
+        os::kill_point(os::KillPoint::pin_dropped);
+        settle(pin, self);
+    }
+    return true;
+}
+
+// What a dead process leaves: what it was writing and had not read to the end, its pools' results, and what it was giving back.
+void recover_pins(std::uint32_t number) {
+    for_each_pin([&](Pin& pin) {
+        const std::uint32_t holder = pin.holder.load(std::memory_order_acquire);
+        if (holder == number) {
+            drop_pin(pin, {number, pin.scope.load(std::memory_order_relaxed), pin.message.load()}, kRecoverer);
+        } else if (holder == (kClaimed | number)) {
+            free_pin(pin, holder);
+        } else if (holder == kDropped || holder == kUncounted) {
+            settle(pin, kRecoverer);
+        }
+    });
+    settle_dropped(kRecoverer);
 }
 
 // Called with the recovery lock: the dead process's number is not given away before this has returned.
@@ -139,6 +202,7 @@ void recover_objects(std::uint32_t number) {
             let_go(head, index, number);
         }
     }
+    recover_pins(number);
 }
 
 // The handles of this process. Leaked: handles with static lifetime are destroyed after everything else.
@@ -167,6 +231,44 @@ detail::ObjectRef enter(ObjectHead& head, std::uint32_t index, std::uint32_t gen
     handles().objects[index] = object;
     handles().current[index] = object.get();
     return object;
+}
+
+// Puts one more handle of the object in front of a message's chain.
+PinTicket pin_object(const detail::SharedObject& object, std::uint32_t& first) {
+    ObjectHead& head = object.head();
+    const ThreadId self = this_thread();
+    const Guard guard(head, self);
+    Pin& pin = claim_pin(self & kNumberMask);
+    pin.generation.store(object.generation(), std::memory_order_relaxed);
+    pin.object.store(object.index() + 1, std::memory_order_relaxed);
+    pin.next.store(first, std::memory_order_relaxed);
+    pin.holder.store(self & kNumberMask, std::memory_order_release);
+    os::kill_point(os::KillPoint::object_pinned);
+    head.pins.fetch_add(1, std::memory_order_acq_rel);
+    first = pin_number(pin);
+    return {first, pin.use.load(std::memory_order_relaxed)};
+}
+
+// Needs the guard. The pin that a reader with that number may take over; null where the sender keeps the handle, or it was read before.
+Pin* pin_of(const PinTicket& ticket, const detail::SharedObject& object, std::uint32_t number) {
+    Pin* const pin = find_pin(ticket.pin);
+    if (pin == nullptr) return nullptr;
+    const std::uint32_t holder = pin->holder.load(std::memory_order_acquire);
+    const bool is_readers = (holder == number || holder == kAdrift) &&
+                            pin->use.load(std::memory_order_relaxed) == ticket.use &&
+                            pin->object.load(std::memory_order_relaxed) == object.index() + 1 &&
+                            pin->generation.load(std::memory_order_relaxed) == object.generation();
+    return is_readers ? pin : nullptr;
+}
+
+// Needs the guard, and that the reader's own reference is in the ledger. An entry in a chain stays there until its message goes.
+void take_over(Pin& pin, ObjectHead& head, std::uint32_t number) {
+    const bool adrift = pin.holder.load(std::memory_order_relaxed) == kAdrift;
+    if (adrift) pin.holder.store(number, std::memory_order_release);
+    pin.object.store(0, std::memory_order_release);
+    os::kill_point(os::KillPoint::pin_uncounted);
+    head.pins.fetch_sub(1, std::memory_order_acq_rel);
+    if (adrift) free_pin(pin, number);
 }
 
 std::uint32_t claim_object(ObjectKind kind, bool small, std::uint32_t number) {
@@ -200,6 +302,15 @@ std::uint32_t claim_object(ObjectKind kind, bool small, std::uint32_t number) {
 
 }    // namespace
 
+std::uint32_t index_of(const ObjectHead& head) noexcept {
+    const Region& region = Region::instance();
+    const auto& objects = region.objects();
+    const Offset offset = region.offset_of(&head);
+    return static_cast<std::uint32_t>(offset < objects.large_begin
+                                          ? (offset - objects.small_begin) / kSmallObjectSize
+                                          : (offset - objects.large_begin) / kLargeObjectSize + objects.small_count);
+}
+
 RegisterKind::RegisterKind(ObjectKind kind, KindRules kind_rules) noexcept {
     rules()[static_cast<std::size_t>(kind)] = kind_rules;
 }
@@ -210,8 +321,10 @@ Guard::Guard(ObjectHead& head, ThreadId self) noexcept : head_(head), self_(self
         const std::uint32_t state = head.state.load(std::memory_order_relaxed);
         if (state != 0 && stage_of(state) == Stage::ending) {
             finish_ending(head, index_of(head));
-        } else if (const Repair repair = rules_of(state).repair) {
-            repair(head);
+        } else {
+            const std::uint32_t generation = head.generation.load(std::memory_order_relaxed);
+            head.pins.store(count_pins(index_of(head), generation), std::memory_order_release);
+            if (const Repair repair = rules_of(state).repair) repair(head);
         }
         head.guard.mark_consistent(self);
     }
@@ -267,6 +380,22 @@ void objects_after_fork() noexcept {
     all.mutex.unlock();
 }
 
+void drop_pins(std::uint32_t first, const PinOwner& owner) noexcept {
+    const ThreadId self = this_thread();
+    for (Pin* pin = find_pin(first); pin != nullptr;) {
+        const std::uint32_t next = pin->next.load(std::memory_order_relaxed);
+        if (!drop_pin(*pin, owner, self)) break;
+        pin = find_pin(next);
+    }
+    settle_dropped(self);
+}
+
+void drop_all_pins(const PinOwner& owner) noexcept {
+    const ThreadId self = this_thread();
+    for_each_pin([&](Pin& pin) { drop_pin(pin, owner, self); });
+    settle_dropped(self);
+}
+
 std::size_t count_objects() noexcept {
     if (!Region::exists()) return 0;
     std::size_t count = 0;
@@ -290,11 +419,14 @@ SharedObject::~SharedObject() {
     all.objects.erase(index_);
     const std::uint32_t number = shm::Region::instance().own_number();
     if (number == 0) return;
-    const shm::Guard guard(*head_);
-    if (head_->generation.load(std::memory_order_relaxed) != generation_) return;
-    const std::uint32_t state = head_->state.load(std::memory_order_relaxed);
-    if (const shm::Recover leave = shm::rules_of(state).leave) leave(*head_, number);
-    shm::let_go(*head_, index_, number);
+    {
+        const shm::Guard guard(*head_);
+        if (head_->generation.load(std::memory_order_relaxed) != generation_) return;
+        const std::uint32_t state = head_->state.load(std::memory_order_relaxed);
+        if (const shm::Recover leave = shm::rules_of(state).leave) leave(*head_, number);
+        shm::let_go(*head_, index_, number);
+    }
+    shm::settle_dropped(shm::this_thread());
 }
 
 void* object_data(const ObjectRef& object) noexcept { return object->data(); }
@@ -306,17 +438,23 @@ void encode_object(Writer& writer, const ObjectRef& object) {
             "it holds a Lock, a Queue or another shared object, which is memory of this machine: to another rank send "
             "the values themselves, or mpi::broadcast_value() for one that all tasks read");
     }
-    if (!writer.keep(object)) {
-        const shm::Guard guard(object->head());
-        object->head().pins.fetch_add(1, std::memory_order_acq_rel);
-    }
+    shm::PinTicket ticket;
+    if (!writer.keep(object)) ticket = shm::pin_object(*object, writer.pins());
+    static_assert(sizeof(std::uint32_t) * 2 + sizeof ticket == kEncodedObject);
     writer.put(object->index());
     writer.put(object->generation());
+    writer.put(ticket);
+}
+
+void drop_pins(std::uint32_t first) noexcept {
+    const std::uint32_t number = shm::Region::instance().own_number();
+    if (number != 0) shm::drop_pins(first, {number});    // 0: in a forked child, whose parent's they are
 }
 
 ObjectRef decode_object(Reader& reader, std::uint32_t kind_mask) {
     const auto index = reader.get<std::uint32_t>();
     const auto generation = reader.get<std::uint32_t>();
+    const auto ticket = reader.get<shm::PinTicket>();
     if (reader.enters_family())
         throw CodecError("a result names a shared object of another rank's machine: return the values themselves");
     if (index >= shm::object_count(shm::Region::instance().objects()))
@@ -324,6 +462,7 @@ ObjectRef decode_object(Reader& reader, std::uint32_t kind_mask) {
     auto& all = shm::handles();
     const std::uint32_t number = shm::this_thread() & shm::kNumberMask;
     shm::ObjectHead& head = *shm::head_at(index);
+    ObjectRef object;    // outlives the lock, which its end takes
     const std::lock_guard lock(all.mutex);
     const shm::Guard guard(head);
     const std::uint32_t state = head.state.load(std::memory_order_relaxed);
@@ -334,14 +473,14 @@ ObjectRef decode_object(Reader& reader, std::uint32_t kind_mask) {
     if ((kind_mask >> static_cast<std::uint32_t>(shm::kind_of(state)) & 1) == 0) {
         throw_damaged("it names a shared object of another kind");
     }
-    ObjectRef object;
     if (const auto known = all.objects.find(index); known != all.objects.end()) object = known->second.lock();
     if (object == nullptr || object->generation() != generation) {
         shm::set_held(number, index);
         object = shm::enter(head, index, generation);
     }
-    if (reader.takes_over(object) && head.pins.load(std::memory_order_relaxed) > 0) {
-        head.pins.fetch_sub(1, std::memory_order_acq_rel);
+    if (shm::Pin* const pin = shm::pin_of(ticket, *object, number)) {
+        reader.took_over(object);
+        shm::take_over(*pin, head, number);
     }
     return object;
 }

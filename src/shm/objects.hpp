@@ -54,6 +54,9 @@ inline constexpr std::size_t kObjectRoom = kLargeObjectSize - sizeof(ObjectHead)
 /// Whole extents for the object, zeros, given back when it ends; 0 when there is no room.
 Offset claim_for(const detail::SharedObject& object, std::size_t bytes) noexcept;
 
+/// Which of all objects it is.
+std::uint32_t index_of(const ObjectHead& head) noexcept;
+
 /// What a kind has to say when a process that held the object has died; called with the object's guard held, maybe twice.
 using Recover = void (*)(ObjectHead& head, std::uint32_t number);
 /// What a kind has to make right when its guard was left by a dead owner; called with the guard held.

@@ -111,8 +111,8 @@ Region::Region(os::Fd fd, bool create) : fd_(std::move(fd)) {
     const RegionHeader& h = header();
     if (h.magic != kMagic || h.size != size) throw StartError("this is not a region of shared memory");
     geometry_ = {h.homes_begin, h.home_size, h.extents_begin, h.extent_count};
-    objects_ = {h.small_objects_begin, h.large_objects_begin, h.ledger_begin, h.small_object_count,
-                h.large_object_count};
+    objects_ = {h.small_objects_begin, h.large_objects_begin, h.ledger_begin, h.pins_begin,
+                h.small_object_count,  h.large_object_count,  h.pin_count};
 #ifdef MULTIHULL_FAILPOINTS
     os::kill_points = &header().kill_points;
 #endif
@@ -130,7 +130,9 @@ void Region::create_geometry(std::size_t size) {
     h.large_object_count = static_cast<std::uint32_t>(std::min(kMostLargeObjects, size / 16 / kLargeObjectSize));
     h.ledger_begin = h.large_objects_begin + std::size_t{h.large_object_count} * kLargeObjectSize;
     const std::size_t row = ledger_row_size(h.small_object_count + h.large_object_count);
-    const std::size_t begin = round_up(h.ledger_begin + row * (kMaxProcesses + 1), page);
+    h.pins_begin = h.ledger_begin + row * (kMaxProcesses + 1);
+    h.pin_count = static_cast<std::uint32_t>(std::min(kMostPins, size / 64 / sizeof(Pin)));
+    const std::size_t begin = round_up(h.pins_begin + h.pin_count * sizeof(Pin), page);
     h.home_size = (size - begin) / 2 / kHomes / page * page;
     h.homes_begin = begin;
     if (::getrandom(h.family, sizeof h.family, 0) != sizeof h.family) os::throw_errno("getrandom");

@@ -46,8 +46,10 @@ struct RegionHeader {
     std::uint64_t small_objects_begin;    ///< Offset of the first of the small shared objects: see objects.hpp.
     std::uint64_t large_objects_begin;
     std::uint64_t ledger_begin;    ///< Offset of the bits that say which process holds which object.
+    std::uint64_t pins_begin;      ///< Offset of the table of handles on their way: see pins.hpp.
     std::uint32_t small_object_count;
     std::uint32_t large_object_count;
+    std::uint32_t pin_count;
     std::uint64_t homes_begin;    ///< Offset of the first home: control memory of one pool.
     std::uint64_t home_size;
     std::uint32_t extent_count;
@@ -55,6 +57,8 @@ struct RegionHeader {
     os::KillPoints kill_points;
     std::atomic<std::uint32_t> process_high_water;    ///< No number above this one was ever given.
     std::atomic<std::uint32_t> free_hints[2];         ///< Where to look first for a free object, small and large.
+    std::atomic<std::uint32_t> free_pin_hint;         ///< The same for a free pin.
+    std::atomic<std::uint32_t> pin_high_water;        ///< No pin from this one on was ever used.
     std::atomic<std::uint32_t> recoverer;    ///< Pid of the process that recovers, or frees a number, just now.
     std::atomic<std::uint64_t> modules[kMaxModules];    ///< Build-ids (hashed) of the modules that tokens speak of.
     std::atomic<std::uint32_t> processes[kMaxProcesses];
@@ -143,8 +147,10 @@ public:
         Offset small_begin = 0;
         Offset large_begin = 0;
         Offset ledger_begin = 0;
+        Offset pins_begin = 0;
         std::uint32_t small_count = 0;
         std::uint32_t large_count = 0;
+        std::uint32_t pin_count = 0;
     };
     const Objects& objects() const noexcept { return objects_; }
 

@@ -1,6 +1,9 @@
 // Connections and listeners in an event loop.
 #include "asio/loop.hpp"
 
+#include "shm/objects.hpp"
+
+#include <multihull/event.hpp>
 #include <multihull/pipe.hpp>
 #include <multihull/process.hpp>
 
@@ -53,6 +56,23 @@ TEST(Connections, each_kind_of_token_in_both_directions) {
     io.restart();
     io.run();
     EXPECT_EQ(kept.value, 9);
+}
+
+// The sender keeps nothing of what it has sent, and its reader is given it.
+TEST(Connections, carry_handles) {
+    net::io_context io;
+    auto [here, there] = multihull::Pipe();
+    const std::size_t before = multihull::shm::count_objects();
+    mh::Connection connection(io, std::move(here));
+    run(io, [&]() -> net::awaitable<void> {
+        co_await connection.async_send(multihull::Event(), net::use_awaitable);
+        EXPECT_EQ(multihull::shm::count_objects(), before + 1);
+        auto event = there.recv<multihull::Event>();
+        event.set();
+        there.close();
+        EXPECT_THROW(co_await connection.async_send(multihull::Event(), net::use_awaitable), multihull::EndOfFile);
+    });
+    EXPECT_EQ(multihull::shm::count_objects(), before);
 }
 
 TEST(Connections, in_pythons_pickles) {

@@ -13,7 +13,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -97,6 +96,9 @@ void end_shared(Writer& writer, std::uint32_t id);
 bool begin_shared(Reader& reader, std::uint32_t id);
 void end_shared(Reader& reader, std::uint32_t id, std::shared_ptr<void> pointer, const void* type);
 std::shared_ptr<void> find_shared(Reader& reader, std::uint32_t id, const void* type);
+/// Gives back what the bytes of a message name, of which nobody has read them (shm/objects.cpp).
+void drop_pins(std::uint32_t first) noexcept;
+
 /// Its address stands for the type.
 template <class T>
 inline constexpr char kTypeTag{};
@@ -112,6 +114,11 @@ public:
           attachments_(attachments) {}
     Writer(const Writer&) = delete;
     Writer& operator=(const Writer&) = delete;
+    ~Writer() {
+        if (pins_ != 0) [[unlikely]] {
+            drop_pins(pins_);
+        }
+    }
 
     /// Room for `size` bytes, which the caller fills.
     std::byte* claim(std::size_t size) {
@@ -172,12 +179,14 @@ public:
     void keep_in(std::vector<std::shared_ptr<const void>>& list) noexcept { kept_ = &list; }
     /// False where there is no such list.
     bool keep(std::shared_ptr<const void> named);
-    /// Whether the bytes name something that waits for their reader.
-    bool names_objects() const noexcept { return names_objects_; }
     /// Says that the bytes go to a process of another family, on another machine perhaps, where nothing of this one's memory is: what
     /// names a shared object or a file descriptor then can't be encoded.
     void leave_family() noexcept { leaves_family_ = true; }
     bool leaves_family() const noexcept { return leaves_family_; }
+    /// The shared objects that the bytes name, and that wait for their reader: the first of the chain in the table of pins, 0 for none.
+    /// They end with the Writer, unless take_pins() has handed them on with the bytes.
+    std::uint32_t& pins() noexcept { return pins_; }
+    std::uint32_t take_pins() noexcept { return std::exchange(pins_, 0); }
 
 private:
     friend class EncodeScope;
@@ -194,23 +203,21 @@ private:
     Growth* growth_;
     Attachments* attachments_;
     std::vector<std::shared_ptr<const void>>* kept_ = nullptr;
-    bool names_objects_ = false;
     bool leaves_family_ = false;
+    std::uint32_t pins_ = 0;
     std::unique_ptr<SharedWritten, DeleteShared> shared_;
     class SpanOutputArchive* archive_ = nullptr;    // the one whose serialize() is running
     std::uint32_t depth_ = 0;
 };
 
-/// What the readers of messages that may be read again have taken over from them: by the message's number and by the place in it, as a
-/// message may name an object twice, and two messages the same. Thread-safe. Alive as long as somebody may read.
+/// What messages have named that may be read again: kept alive for as long as somebody may. Thread-safe.
 class TakenOver {
 public:
-    /// False where an earlier reader has done so.
-    bool add(std::uint64_t message, std::uint32_t place, const std::shared_ptr<const void>& named);
+    void add(std::shared_ptr<const void> named);
 
 private:
     std::mutex mutex_;
-    std::map<std::pair<std::uint64_t, std::uint32_t>, std::shared_ptr<const void>> objects_;
+    std::vector<std::shared_ptr<const void>> objects_;
 };
 
 /// Reads what a Writer wrote, or whatever else a broken process left there: then it throws CodecError.
@@ -219,9 +226,7 @@ public:
     explicit Reader(std::span<const std::byte> bytes, Attachments* attachments = nullptr) noexcept
         : at_(bytes.data()), end_(bytes.data() + bytes.size()), attachments_(attachments) {}
     /// Of a message that may be read again: see keep_in().
-    Reader(std::span<const std::byte> bytes, TakenOver& list, std::uint64_t message) noexcept : Reader(bytes) {
-        keep_in(list, message);
-    }
+    Reader(std::span<const std::byte> bytes, TakenOver& list) noexcept : Reader(bytes) { keep_in(list); }
     /// Of bytes from a process of another family.
     struct FromAfar {};
     Reader(std::span<const std::byte> bytes, FromAfar) noexcept : Reader(bytes) { enters_family_ = true; }
@@ -272,15 +277,10 @@ public:
 
     /// Whether the bytes come from a process of another family: what they name is not here, and can't be decoded.
     bool enters_family() const noexcept { return enters_family_; }
-    /// Says that the bytes are a message that is read once, and by this reader: see Writer::keep_in.
-    void consume() noexcept { consumes_ = true; }
-    /// Says that the bytes are a message that may be read again while the list exists, and its number among those of the list.
-    void keep_in(TakenOver& list, std::uint64_t message = 0) noexcept {
-        taken_over_ = &list;
-        message_ = message;
-    }
-    /// Whether what the bytes name is now this reader's to keep, instead of waiting for it: the first time that the message is read.
-    bool takes_over(const std::shared_ptr<const void>& named);
+    /// Says that the bytes may be read again while the list exists: what this reader is the first to take over is kept in it too.
+    void keep_in(TakenOver& list) noexcept { taken_over_ = &list; }
+    /// Is told of what waited for a reader of the bytes, and is this one's now.
+    void took_over(std::shared_ptr<const void> named);
 
 private:
     friend class DecodeScope;
@@ -292,11 +292,8 @@ private:
     const std::byte* at_;
     const std::byte* end_;
     Attachments* attachments_;
-    bool consumes_ = false;
     bool enters_family_ = false;
     TakenOver* taken_over_ = nullptr;
-    std::uint64_t message_ = 0;
-    std::uint32_t named_so_far_ = 0;
     std::unique_ptr<SharedRead, DeleteShared> shared_;
     class SpanInputArchive* archive_ = nullptr;    // the one whose serialize() is running
     std::uint32_t depth_ = 0;

@@ -29,12 +29,21 @@ public:
     OutgoingMessage() noexcept : writer_(first_, growth_, &descriptors_) {}
     Writer& writer() noexcept { return writer_; }
     MessageDescriptors& descriptors() noexcept { return descriptors_; }
+    ~OutgoingMessage();
+    OutgoingMessage(const OutgoingMessage&) = delete;
+    OutgoingMessage& operator=(const OutgoingMessage&) = delete;
+
+    /// Before its first byte is out: what it names is nobody's then, for its reader may be quicker than this process. Again does nothing.
+    void begin_sending() noexcept;
+    /// Its last byte is out. What it names ends with a message that does not come so far.
+    void sent() noexcept { writer_.take_pins(); }
 
 private:
     std::byte first_[512];
     VectorGrowth growth_;
     MessageDescriptors descriptors_;
     Writer writer_;
+    bool adrift_ = false;
 };
 
 /// The bytes of a message, in memory that grows as they come and is not set to zero first.

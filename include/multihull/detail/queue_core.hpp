@@ -44,9 +44,18 @@ private:
 
 inline constexpr std::size_t kInlineMessage = 2032;
 
-/// A message that was taken: in its own memory, or in a block of the queue.
+/// A message that was taken: in its own memory, or in a block of the queue. What it names and nobody takes over ends with it.
 class QueueMessage {
 public:
+    QueueMessage() = default;
+    QueueMessage(const QueueMessage&) = delete;
+    QueueMessage& operator=(const QueueMessage&) = delete;
+    ~QueueMessage() {
+        if (pins_ != 0) [[unlikely]] {
+            drop_pins(pins_);
+        }
+    }
+
     std::span<const std::byte> bytes() const noexcept {
         return block_ ? std::span<const std::byte>(block_.bytes()).first(size_)
                       : std::span<const std::byte>(inline_).first(size_);
@@ -55,6 +64,7 @@ public:
 private:
     friend class QueueCore;
     std::size_t size_ = 0;
+    std::uint32_t pins_ = 0;
     QueueBlock block_;
     alignas(64)
         std::array<std::byte, kInlineMessage> inline_;    // left as it is: setting it to zero costs more than a message
@@ -67,10 +77,11 @@ public:
     static QueueCore decode(Reader& reader);
     void encode(Writer& writer) const { encode_object(writer, object_); }
 
-    /// Puts a message of at most kInlineMessage bytes. False when there was no room by the deadline (monotonic ns; 0: don't wait).
-    bool put(std::span<const std::byte> bytes, std::int64_t deadline) const;
+    /// Puts a message of at most kInlineMessage bytes. False when there was no room by the deadline (monotonic ns; 0: don't wait). `pins` of
+    /// what it names (Writer::pins) are the queue's when this answers true.
+    bool put(std::span<const std::byte> bytes, std::uint32_t pins, std::int64_t deadline) const;
     /// Puts a block, of which the first `size` bytes are the message. It is the queue's when this answers true.
-    bool put(QueueBlock& block, std::size_t size, std::int64_t deadline) const;
+    bool put(QueueBlock& block, std::size_t size, std::uint32_t pins, std::int64_t deadline) const;
     /// Takes the oldest message. False when there was none by the deadline.
     bool take(QueueMessage& message, std::int64_t deadline) const;
     /// Memory for a message of that many bytes. Throws std::bad_alloc when there is no more.
@@ -96,7 +107,11 @@ public:
     ~QueueWriter() = default;
     Writer& writer() noexcept { return writer_; }
     bool put(std::int64_t deadline) {
-        return block_ ? core_.put(block_, writer_.size(), deadline) : core_.put(writer_.bytes(), deadline);
+        const std::uint32_t pins = writer_.pins();
+        const bool done =
+            block_ ? core_.put(block_, writer_.size(), pins, deadline) : core_.put(writer_.bytes(), pins, deadline);
+        if (done) writer_.take_pins();
+        return done;
     }
     std::span<std::byte> grow(std::span<const std::byte> used, std::size_t capacity) override;
 

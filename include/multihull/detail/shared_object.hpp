@@ -16,8 +16,10 @@ namespace multihull::detail {
 class SharedObject;
 using ObjectRef = std::shared_ptr<const SharedObject>;
 
-/// Writes which object it is. The object lives at least until the bytes are read or forgotten.
+/// Writes which object it is. The object lives at least until the bytes are read or forgotten: see Writer::pins().
 void encode_object(Writer& writer, const ObjectRef& object);
+/// Bytes that it writes.
+inline constexpr std::size_t kEncodedObject = 16;
 /// The object that the bytes name, which must be of one of the kinds in the mask. Throws CodecError when it is not, ObjectGone when it
 /// exists no more.
 ObjectRef decode_object(Reader& reader, std::uint32_t kind_mask);
