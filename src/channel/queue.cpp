@@ -221,7 +221,7 @@ public:
     }
     bool is_closed() const { return data_.closed.load(std::memory_order_seq_cst) != 0; }
 
-    enum class Done { yes, wait, closed };
+    enum class Done { yes, wait, closed, no_memory };
 
     // Writes a message behind the others, and publishes it; `fill` writes what follows the head.
     template <class Fill>
@@ -235,7 +235,7 @@ public:
         }
         const std::size_t slots = (sizeof(SlotHead) + bytes + kSlotSize - 1) / kSlotSize;
         Place place = data_.put_at[total % 2];
-        make_room(place, slots, total);
+        if (!make_room(place, slots, total)) return Done::no_memory;
         SlotHead* const target = slot(place.ring, place.position);
         *target = head;
         fill(reinterpret_cast<std::byte*>(target + 1));
@@ -326,9 +326,9 @@ private:
         data_.known_position = progress & kPositionMask;
     }
 
-    // Moves on to where that many slots are free side by side, and one behind them for the next wrap or hop. Under put_lock; nothing of
-    // what it writes is seen by anybody until the message behind it is published.
-    void make_room(Place& place, std::size_t slots, std::uint64_t total) {
+    // Moves on to where that many slots are free side by side, and one behind them for the next wrap or hop; false where there is no
+    // memory for them. Under put_lock; nothing of what it writes is seen by anybody until the message behind it is published.
+    bool make_room(Place& place, std::size_t slots, std::uint64_t total) {
         const std::size_t size = ring_slots(place.ring);
         const std::size_t left = size - (place.position & (size - 1));
         const std::size_t needed = (slots <= left ? slots : left + slots) + 1;
@@ -339,9 +339,10 @@ private:
         // Once round a ring that was needed once: is it still?
         const bool at_end = slots > left || left == size;
         if (at_end && place.ring > 0 && place.position > 0 && looks_empty(total)) return hop(place, 0, slots);
-        if (slots <= left) return;
+        if (slots <= left) return true;
         slot(place.ring, place.position)->kind = SlotHead::wrap;
         place.position += left;
+        return true;
     }
 
     // The takers are in the ring of their last progress at the earliest; every ring from there on is in use.
@@ -354,27 +355,28 @@ private:
         return false;
     }
 
-    void hop(Place& place, std::uint32_t first, std::size_t slots) {
+    bool hop(Place& place, std::uint32_t first, std::size_t slots) {
         look_at_progress();
         std::uint32_t ring = first;
         while (ring < kRings && (ring_in_use(place, ring) || ring_slots(ring) < slots + 2)) ++ring;
-        if (ring >= kRings || !has_memory(ring)) throw std::bad_alloc();
+        if (ring >= kRings || !has_memory(ring)) return false;
         SlotHead* const marker = slot(place.ring, place.position);
         marker->kind = SlotHead::hop;
         marker->size = ring;
         place = {0, place.hops + 1, ring};
         data_.ring_history[place.hops % kHistory] = static_cast<std::uint8_t>(ring);
         os::kill_point(os::KillPoint::ring_grown);
+        return true;
     }
 
     bool has_memory(std::uint32_t ring) {
         if (ring == 0 || data_.rings[ring] != 0) return true;
         if (ring >= kInnerRings) {
-            data_.rings[ring] = shm::claim_for(object_, ring_slots(ring) * kSlotSize);
+            data_.rings[ring] = shm::try_claim_for(object_, ring_slots(ring) * kSlotSize);
             return data_.rings[ring] != 0;
         }
         // Rings 1 to 8 lie one behind the other in one extent.
-        const shm::Offset extent = shm::claim_for(object_, shm::kExtentSize);
+        const shm::Offset extent = shm::try_claim_for(object_, shm::kExtentSize);
         if (extent == 0) return false;
         shm::Offset offset = extent;
         for (std::uint32_t inner = 1; inner < kInnerRings; ++inner) {
@@ -485,11 +487,18 @@ bool put_message(const ObjectRef& object, const SlotHead& head, std::size_t byte
                  std::int64_t deadline, Fill fill) {
     Access access(object);
     QueueData& data = access.data();
+    bool swept = false;
     for (;;) {
         const auto done = access.try_put(head, bytes, block, fill);
         if (done == Access::Done::closed)
             throw QueueClosed("the queue was closed: nothing can be put into it any more");
         if (done == Access::Done::yes) break;
+        if (done == Access::Done::no_memory) {
+            if (swept) throw std::bad_alloc();
+            shm::Region::instance().sweep_dead();
+            swept = true;
+            continue;
+        }
         if (deadline == 0) return false;
         const auto ready = [&] { return access.has_room() || access.is_closed(); };
         if (channel::Patience::wait_awake(ready)) continue;
@@ -560,56 +569,74 @@ bool QueueCore::take(QueueMessage& message, std::int64_t deadline) const {
     return true;
 }
 
-QueueBlock QueueCore::loan(std::size_t size) const {
-    Access access(object_);
+namespace {
+
+// One more block of that size, for who has none to use again; its index and 1, or 0 where there is no memory for it. Under block_lock.
+std::uint32_t make_block(const Access& access, const SharedObject& object, std::uint32_t size_class) {
     QueueData& data = access.data();
+    if (data.blocks == 0) {
+        data.blocks = shm::try_claim_for(object, sizeof(Block) * channel::kMaxBlocks);
+        if (data.blocks == 0) return 0;
+    }
+    const std::uint32_t index = data.block_count.load(std::memory_order_relaxed);
+    if (index == channel::kMaxBlocks) return 0;
+    const std::size_t capacity = std::size_t{1} << size_class;
+    shm::Offset place = 0;
+    if (capacity >= shm::kExtentSize) {
+        place = shm::try_claim_for(object, capacity);
+        if (place == 0) return 0;
+    } else {
+        if (data.carve_end - data.carve_at < capacity) {
+            const shm::Offset extent = shm::try_claim_for(object, shm::kExtentSize);
+            if (extent == 0) return 0;
+            data.carve_end = 0;    // nothing can be cut off until all three are there
+            channel::in_order();
+            data.carve_begin = extent;
+            data.carve_at = extent;
+            channel::in_order();
+            data.carve_end = extent + shm::kExtentSize;
+        }
+        place = data.carve_at;
+    }
+    Block& block = *channel::block_at(data, index);
+    block.place = place;
+    block.size_class = size_class;
+    block.state.store(Block::loaned | access.number() << 8, std::memory_order_relaxed);
+    data.block_count.store(index + 1, std::memory_order_release);
+    os::kill_point(os::KillPoint::block_loaned);
+    channel::in_order();
+    if (capacity < shm::kExtentSize) data.carve_at = place + capacity;
+    return index + 1;
+}
+
+// A block of that size, this process's own; its index and 1, or 0 where there is no memory for it.
+std::uint32_t take_block(const Access& access, const SharedObject& object, std::uint32_t size_class) {
+    QueueData& data = access.data();
+    const channel::HoldBlocks hold(data, access.self());
+    const std::uint32_t first = data.free_blocks[size_class];
+    if (first == 0) return make_block(access, object, size_class);
+    Block& block = *channel::block_at(data, first - 1);
+    block.state.store(Block::loaned | access.number() << 8, std::memory_order_relaxed);
+    os::kill_point(os::KillPoint::block_loaned);
+    data.free_blocks[size_class] = block.next;
+    return first;
+}
+
+}    // namespace
+
+QueueBlock QueueCore::loan(std::size_t size) const {
+    const Access access(object_);
     const auto size_class = std::max(channel::kMinBlockClass,
                                      static_cast<std::uint32_t>(std::bit_width(std::max<std::size_t>(size, 1) - 1)));
     if (size_class >= channel::kBlockClasses) throw std::bad_alloc();
-    const std::size_t capacity = std::size_t{1} << size_class;
-    const channel::HoldBlocks hold(data, access.self());
-    std::uint32_t index = 0;
-    if (const std::uint32_t first = data.free_blocks[size_class]; first != 0) {
-        index = first - 1;
-        Block& block = *channel::block_at(data, index);
-        block.state.store(Block::loaned | access.number() << 8, std::memory_order_relaxed);
-        os::kill_point(os::KillPoint::block_loaned);
-        data.free_blocks[size_class] = block.next;
-    } else {
-        if (data.blocks == 0) {
-            data.blocks = shm::claim_for(*object_, sizeof(Block) * channel::kMaxBlocks);
-            if (data.blocks == 0) throw std::bad_alloc();
-        }
-        index = data.block_count.load(std::memory_order_relaxed);
-        if (index == channel::kMaxBlocks) throw std::bad_alloc();
-        shm::Offset place = 0;
-        if (capacity >= shm::kExtentSize) {
-            place = shm::claim_for(*object_, capacity);
-        } else {
-            if (data.carve_end - data.carve_at < capacity) {
-                const shm::Offset extent = shm::claim_for(*object_, shm::kExtentSize);
-                if (extent == 0) throw std::bad_alloc();
-                data.carve_end = 0;    // nothing can be cut off until all three are there
-                channel::in_order();
-                data.carve_begin = extent;
-                data.carve_at = extent;
-                channel::in_order();
-                data.carve_end = extent + shm::kExtentSize;
-            }
-            place = data.carve_at;
-        }
-        if (place == 0) throw std::bad_alloc();
-        Block& block = *channel::block_at(data, index);
-        block.place = place;
-        block.size_class = size_class;
-        block.state.store(Block::loaned | access.number() << 8, std::memory_order_relaxed);
-        data.block_count.store(index + 1, std::memory_order_release);
-        os::kill_point(os::KillPoint::block_loaned);
-        channel::in_order();
-        if (capacity < shm::kExtentSize) data.carve_at = place + capacity;
+    std::uint32_t block = take_block(access, *object_, size_class);
+    if (block == 0) {
+        shm::Region::instance().sweep_dead();
+        block = take_block(access, *object_, size_class);
+        if (block == 0) throw std::bad_alloc();
     }
-    const Block& block = *channel::block_at(data, index);
-    return {object_, index, {shm::Region::instance().at(block.place), capacity}};
+    std::byte* const place = shm::Region::instance().at(channel::block_at(access.data(), block - 1)->place);
+    return {object_, block - 1, {place, std::size_t{1} << size_class}};
 }
 
 QueueBlock::~QueueBlock() {

@@ -346,6 +346,11 @@ Offset claim_for(const detail::SharedObject& object, std::size_t bytes) noexcept
     return Region::instance().claim_extents_for(kOfObject | object.index(), bytes);
 }
 
+Offset try_claim_for(const detail::SharedObject& object, std::size_t bytes) noexcept {
+    object.head().has_extents.store(1, std::memory_order_relaxed);
+    return Region::instance().try_claim_extents_for(kOfObject | object.index(), bytes);
+}
+
 void leave_objects() noexcept {
     if (!Region::exists()) return;
     auto& all = handles();

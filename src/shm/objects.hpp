@@ -53,6 +53,8 @@ inline constexpr std::size_t kObjectRoom = kLargeObjectSize - sizeof(ObjectHead)
 
 /// Whole extents for the object, zeros, given back when it ends; 0 when there is no room.
 Offset claim_for(const detail::SharedObject& object, std::size_t bytes) noexcept;
+/// The same without a sweep for dead processes where there is no room: for who holds a lock of the object, which their recovery needs.
+Offset try_claim_for(const detail::SharedObject& object, std::size_t bytes) noexcept;
 
 /// Which of all objects it is.
 std::uint32_t index_of(const ObjectHead& head) noexcept;

@@ -214,26 +214,27 @@ void Region::release_home(Offset home) noexcept {
 
 Offset Region::claim_extents(std::size_t bytes) noexcept { return claim_extents_for(own_number(), bytes); }
 
-Offset Region::claim_extents_for(std::uint32_t number, std::size_t bytes) noexcept {
+Offset Region::claim_extents_for(std::uint32_t owner, std::size_t bytes) noexcept {
+    if (const Offset place = try_claim_extents_for(owner, bytes); place != 0) return place;
+    sweep_dead();
+    return try_claim_extents_for(owner, bytes);
+}
+
+Offset Region::try_claim_extents_for(std::uint32_t owner, std::size_t bytes) noexcept {
     const std::size_t count = (bytes + kExtentSize - 1) / kExtentSize;
-    if (number == 0 || count == 0 || count > geometry_.extent_count) return 0;
+    if (owner == 0 || count == 0 || count > geometry_.extent_count) return 0;
     auto* extents = header().extents;
-    for (int round = 0; round < 2; ++round) {
-        for (std::uint32_t begin = 0; begin + count <= geometry_.extent_count;) {
-            std::uint32_t claimed = 0;
-            while (claimed < count) {
-                std::uint32_t nobody = 0;
-                if (!extents[begin + claimed].compare_exchange_strong(nobody, number, std::memory_order_acq_rel)) break;
-                os::kill_point(os::KillPoint::extent_claimed);
-                ++claimed;
-            }
-            if (claimed == count) {
-                return extent_offset(begin);
-            }
-            for (std::uint32_t i = 0; i < claimed; ++i) extents[begin + i].store(0, std::memory_order_release);
-            begin += claimed + 1;
+    for (std::uint32_t begin = 0; begin + count <= geometry_.extent_count;) {
+        std::uint32_t claimed = 0;
+        while (claimed < count) {
+            std::uint32_t nobody = 0;
+            if (!extents[begin + claimed].compare_exchange_strong(nobody, owner, std::memory_order_acq_rel)) break;
+            os::kill_point(os::KillPoint::extent_claimed);
+            ++claimed;
         }
-        sweep_dead();
+        if (claimed == count) return extent_offset(begin);
+        for (std::uint32_t i = 0; i < claimed; ++i) extents[begin + i].store(0, std::memory_order_release);
+        begin += claimed + 1;
     }
     return 0;
 }
@@ -246,10 +247,13 @@ void Region::release_extents(Offset first, std::size_t bytes) noexcept {
 }
 
 void Region::release_extents_of(std::uint32_t owner) noexcept {
-    for (std::uint32_t i = 0; i < geometry_.extent_count; ++i) {
-        if (header().extents[i].load(std::memory_order_relaxed) != owner) continue;
-        os::punch_hole(at(extent_offset(i)), kExtentSize);
-        header().extents[i].store(0, std::memory_order_release);
+    auto* extents = header().extents;
+    for (std::uint32_t begin = 0; begin < geometry_.extent_count; ++begin) {
+        std::uint32_t end = begin;
+        while (end < geometry_.extent_count && extents[end].load(std::memory_order_relaxed) == owner) ++end;
+        if (end == begin) continue;
+        os::punch_hole(at(extent_offset(begin)), std::size_t{end - begin} * kExtentSize);
+        for (; begin < end; ++begin) extents[begin].store(0, std::memory_order_release);
     }
 }
 

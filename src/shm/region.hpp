@@ -112,6 +112,8 @@ public:
     Offset claim_extents(std::size_t bytes) noexcept;
     /// The same for a shared object, whose index is in `owner` beside kOfObject.
     Offset claim_extents_for(std::uint32_t owner, std::size_t bytes) noexcept;
+    /// The same without a sweep for dead processes where there is none: for who holds a lock that their recovery waits for.
+    Offset try_claim_extents_for(std::uint32_t owner, std::size_t bytes) noexcept;
     /// Gives back every extent that stands under the owner.
     void release_extents_of(std::uint32_t owner) noexcept;
     void release_extents(Offset first, std::size_t bytes) noexcept;

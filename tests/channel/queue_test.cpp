@@ -7,6 +7,7 @@
 #include <multihull/wait.hpp>
 
 #include "shm/objects.hpp"
+#include "shm/region.hpp"
 #include "support/board.hpp"
 #include "support/start_methods.hpp"
 
@@ -15,7 +16,9 @@
 #include <csignal>
 #include <numeric>
 #include <string>
+#include <sys/wait.h>
 #include <thread>
+#include <unistd.h>
 #include <vector>
 
 namespace {
@@ -49,6 +52,31 @@ TEST(Queue, keeps_order_and_bounds) {
     EXPECT_EQ(queue.try_get_for(1ms), std::nullopt);
     EXPECT_THROW(queue.get(1ms), multihull::QueueEmpty);
     EXPECT_THROW(queue.get(1ms), multihull::WaitTimeout);
+}
+
+// The recovery of a dead process needs the locks of every queue that it used: who sweeps for memory must not hold one.
+TEST(Queue, finds_memory_that_a_dead_process_left_when_there_is_no_other) {
+    Queue<std::vector<std::byte>> queue;
+    const std::vector<std::byte> small(1000);
+    const std::vector<std::byte> big(3 * multihull::shm::kExtentSize);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        auto& region = multihull::shm::Region::instance();
+        queue.put(small);
+        const auto block = queue.loan(100);
+        for (std::size_t run = std::size_t{1} << 44; run >= multihull::shm::kExtentSize; run /= 2) {
+            while (region.claim_extents(run) != 0) {}
+        }
+        ::kill(::getpid(), SIGKILL);
+    }
+    siginfo_t end{};
+    ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child), &end, WEXITED | WNOWAIT), 0);
+    ASSERT_EQ(end.si_status, SIGKILL);
+    for (int i = 0; i < 500; ++i) queue.put(small);
+    queue.put(big);
+    for (int i = 0; i < 501; ++i) EXPECT_EQ(queue.get().size(), small.size());
+    EXPECT_EQ(queue.get().size(), big.size());
+    ::waitpid(child, nullptr, 0);
 }
 
 TEST(Queue, grows_shrinks_and_keeps_messages_of_every_size) {
