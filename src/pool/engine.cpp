@@ -3,6 +3,7 @@
 #include "codec/exceptions.hpp"
 #include "os/fault.hpp"
 #include "os/process.hpp"
+#include "os/thread_sanitizer.hpp"
 #include "pool/map_state.hpp"
 #include "pool/monitor.hpp"
 #include "pool/worker.hpp"
@@ -243,6 +244,7 @@ void Engine::recycle_slot(std::uint32_t task) noexcept {
     const std::uint64_t result_block = shared.result_block;
     if (result_block != 0 && result_block % alignof(ResultBlock) == 0 &&
         region.in_extents(result_block, sizeof(ResultBlock))) {
+        os::gave_to_process();
         region.at<ResultBlock>(result_block)->released.store(1, std::memory_order_release);
     }
     shared.result_block = 0;
@@ -500,6 +502,7 @@ std::span<const std::byte> result_bytes(const TaskSlot& slot) {
     const std::uint64_t size = slot.result_size;
     if (offset == 0 && size <= kInlineResult) return {slot.result, size};
     const auto& region = shm::Region::instance();
+    os::got_from_process();
     if (offset != 0 && region.in_extents(offset, size)) return {region.at(offset), size};
     throw CodecError("a worker left a result that lies outside of its memory: it was overwritten");
 }

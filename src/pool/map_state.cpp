@@ -2,6 +2,7 @@
 
 #include "codec/exceptions.hpp"
 #include "os/clock.hpp"
+#include "os/thread_sanitizer.hpp"
 #include "pool/engine.hpp"
 
 #include <algorithm>
@@ -118,6 +119,7 @@ void MapState::release_results(std::uint32_t number) noexcept {
         if (block % alignof(ResultBlock) != 0 || !region.in_extents(block, sizeof(ResultBlock))) return;
         auto& head = *region.at<ResultBlock>(block);
         const std::uint64_t previous = head.previous;
+        os::gave_to_process();
         head.released.store(1, std::memory_order_release);
         block = previous;
     }
@@ -140,6 +142,7 @@ std::exception_ptr MapState::part_error(const MapPartState& part) const {
     const std::uint64_t offset = part.error_offset;
     const std::uint64_t size = part.error_size;
     const auto& region = shm::Region::instance();
+    os::got_from_process();
     if (!region.in_extents(offset, size)) {
         return std::make_exception_ptr(
             CodecError("a worker left an error that lies outside of its memory: it was overwritten"));
@@ -225,6 +228,7 @@ Reader MapState::element(std::uint64_t index) const {
     const auto& region = shm::Region::instance();
     if (kind == ResultCell::none) throw Cancelled("this element of a map was not run: the map was cancelled");
     if (size == 0 && kind == ResultCell::value) return Reader({});
+    os::got_from_process();
     if (!region.in_extents(offset, size))
         throw CodecError("a worker left a result that lies outside of its memory: it was overwritten");
     const std::span<const std::byte> bytes(region.at(offset), size);

@@ -3,6 +3,7 @@
 #include "os/clock.hpp"
 #include "os/futex.hpp"
 #include "os/process.hpp"
+#include "os/thread_sanitizer.hpp"
 #include "shm/object_layout.hpp"
 #include "shm/robust_lock.hpp"
 
@@ -27,17 +28,7 @@ constexpr std::size_t kLargest = std::size_t{1} << 40;
 constexpr std::size_t kSmallest = std::size_t{256} << 20;
 
 // ThreadSanitizer keeps shadow memory for every mapping and leaves programs about a terabyte of address space.
-#if defined(__SANITIZE_THREAD__)
-constexpr std::size_t kFirstTry = std::size_t{1} << 36;
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-constexpr std::size_t kFirstTry = std::size_t{1} << 36;
-#else
-constexpr std::size_t kFirstTry = kLargest;
-#endif
-#else
-constexpr std::size_t kFirstTry = kLargest;
-#endif
+constexpr std::size_t kFirstTry = os::kThreadSanitizer ? std::size_t{1} << 36 : kLargest;
 
 // Held while a process recovers for a dead one, or frees a number: a number is not given to another process under the hands of
 // somebody who takes it for a dead one's. By thread id and not by number, because it is needed when no number is left.

@@ -2,6 +2,7 @@
 
 #include "os/memory.hpp"
 #include "os/named_memory.hpp"
+#include "os/thread_sanitizer.hpp"
 
 #include <multihull/codec.hpp>
 #include <multihull/error.hpp>
@@ -189,12 +190,7 @@ using detail::HeapHeader;
 
 namespace {
 
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define MULTIHULL_LOW_HEAPS
-#endif
-#endif
-#if !defined(__x86_64__) || defined(__SANITIZE_THREAD__)
+#if !defined(__x86_64__) || defined(MULTIHULL_THREAD_SANITIZER)
 #define MULTIHULL_LOW_HEAPS
 #endif
 
