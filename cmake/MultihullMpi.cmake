@@ -1,6 +1,12 @@
-# The component Multihull::mpi, with whichever MPI CMake finds: MPI_CXX_COMPILER chooses among several.
+# The component Multihull::mpi, with the MPI that is asked for, or whichever CMake finds.
 if(NOT MULTIHULL_MPI)
     return()
+endif()
+if(MULTIHULL_MPI MATCHES "^(openmpi|mpich)$")
+    set(MPI_EXECUTABLE_SUFFIX ".${MULTIHULL_MPI}")    # as Debian names the programs of each
+    if(MPI_CXX_COMPILER AND NOT MPI_CXX_COMPILER MATCHES "${MPI_EXECUTABLE_SUFFIX}$")
+        message(FATAL_ERROR "This build folder has another MPI (${MPI_CXX_COMPILER}): use a new one for ${MULTIHULL_MPI}.")
+    endif()
 endif()
 set(MPI_CXX_SKIP_MPICXX ON)    # the C functions are all that is called
 find_package(MPI 3.0 QUIET COMPONENTS CXX)

@@ -96,6 +96,14 @@ CLI::App* add_thumbnails_command(CLI::App& program, const std::shared_ptr<Thumbn
     command->add_flag("-r,--recursive", options->recursive, "Searches folders inside folders, too");
     command->add_flag("--force", options->force, "Makes thumbnails that are up to date again");
     command->add_flag("--compare", options->compare, "Does the work once more with one worker, and tells the speed-up");
+#ifdef MULTIHULL_APP_MPI
+    command
+        ->add_flag("--mpi", options->mpi,
+                   "Uses all ranks of an MPI run: mpiexec -n 4 multihull thumbnails ... --mpi;\n"
+                   "--jobs is then of each rank. All must see the same files")
+        ->excludes("--compare")
+        ->excludes("--report");
+#endif
     command->footer(
         "Exit status: 0 all thumbnails are there; 1 some files failed, each named with why;\n"
         "2 the run could not be done (bad option, missing file, full disk); 130 interrupted with Ctrl-C.");

@@ -30,6 +30,7 @@ struct ThumbnailsOptions {
     bool recursive = false;
     bool force = false;
     bool compare = false;
+    bool mpi = false;
 };
 
 /// Adds the command to the program's. The options are filled in when the command line is parsed.

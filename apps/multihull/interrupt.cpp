@@ -26,8 +26,9 @@ void watch_for_interrupts() {
         }
         struct sigaction action {};
         action.sa_handler = note;
-        // RESETHAND: the second one is not asked politely again. RESTART: no call is cut short by the first.
-        action.sa_flags = static_cast<int>(SA_RESETHAND | static_cast<unsigned>(SA_RESTART));
+        action.sa_flags = SA_RESTART;    // no call is cut short
+        // The second Ctrl-C is not asked politely again. The second SIGTERM is: schedulers send several at once.
+        if (signal == SIGINT) action.sa_flags |= static_cast<int>(SA_RESETHAND);
         sigemptyset(&action.sa_mask);
         sigaction(signal, &action, nullptr);
     }

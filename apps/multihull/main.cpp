@@ -9,14 +9,20 @@
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#ifdef MULTIHULL_APP_MPI
+#include <multihull/mpi.hpp>
+#endif
 #include <multihull/pool.hpp>
 #include <multihull/process.hpp>
 
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace {
@@ -70,6 +76,13 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
     multihull::init(argc, argv);
     try {
+#ifdef MULTIHULL_APP_MPI
+        // Ranks other than 0 do not come back from here, so it can't wait for the command line to be understood.
+        std::optional<multihull::mpi::Session> session;
+        if (std::any_of(argv, argv + argc, [](const char* word) { return std::string_view(word) == "--mpi"; })) {
+            session.emplace(argc, argv);
+        }
+#endif
         return run(argc, argv);
     } catch (const std::exception& error) {
         fmt::print(stderr, "multihull: {}\n", app::printable(error.what()));

@@ -4,6 +4,9 @@
 #include "interrupt.hpp"
 
 #include <fmt/format.h>
+#ifdef MULTIHULL_APP_MPI
+#include <multihull/mpi.hpp>
+#endif
 #include <multihull/process.hpp>
 
 #include <algorithm>
@@ -46,21 +49,64 @@ private:
     std::deque<std::size_t> indices_;
 };
 
+/// The workers of this machine.
+class LocalWorkers {
+public:
+    explicit LocalWorkers(const multihull::PoolOptions& options) : pool_(options), count_(options.processes) {}
+
+    std::size_t count() const { return count_; }
+    template <class Job>
+    auto submit(JobResult (*work)(const Job&), const Job& job) {
+        return pool_.apply_async(work, job);
+    }
+    std::optional<multihull::Trace> trace() { return pool_.trace(); }
+    void end_now() { pool_.terminate(); }
+    void finish() {
+        pool_.close();
+        pool_.join();
+    }
+
+private:
+    multihull::Pool pool_;
+    std::size_t count_;
+};
+
+#ifdef MULTIHULL_APP_MPI
+/// The workers of all ranks of an MPI run.
+class RankWorkers {
+public:
+    explicit RankWorkers(const multihull::PoolOptions& options) : executor_(options) {}
+
+    std::size_t count() const { return executor_.max_workers(); }
+    template <class Job>
+    auto submit(JobResult (*work)(const Job&), const Job& job) {
+        return executor_.submit(work, job);
+    }
+    static std::optional<multihull::Trace> trace() { return std::nullopt; }
+    void end_now() { executor_.kill_workers(); }
+    void finish() { executor_.shutdown(); }
+
+private:
+    multihull::mpi::PoolExecutor executor_;
+};
+#endif
+
 /// One run over jobs of one type.
-template <class Job>
+template <class Job, class Workers>
 class Run {
 public:
     Run(JobResult (*work)(const Job&), const std::vector<Job>& jobs, const multihull::PoolOptions& options)
         : work_(work),
           jobs_(jobs),
-          window_(kTasksPerWorker * options.processes),
           traced_(options.trace),
           futures_(jobs.size()),
-          pool_(options) {}
+          workers_(options),
+          window_(kTasksPerWorker * workers_.count()) {}
 
     RunResult go(const JobEnded& ended, const Tick& tick) {
         const auto start = std::chrono::steady_clock::now();
         RunResult result;
+        result.workers = workers_.count();
         for (std::size_t over = 0; over < jobs_.size();) {
             submit(over);
             if (const std::optional<std::size_t> index = completions_.pop_within(kTick)) {
@@ -70,18 +116,17 @@ public:
             tick();
             result.signal = interrupted_by();
             if (result.signal != 0 || !result.stopped.empty()) {
-                pool_.terminate();
+                workers_.end_now();
                 break;
             }
         }
         result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        pool_.close();
-        pool_.join();
+        workers_.finish();
         while (const std::optional<std::size_t> index = completions_.pop_within({})) {
             finish_late(*index, ended);
         }
         if (traced_) {
-            result.trace = pool_.trace();
+            result.trace = workers_.trace();
         }
         return result;
     }
@@ -89,7 +134,7 @@ public:
 private:
     void submit(std::size_t over) {
         for (; next_ < jobs_.size() && next_ - over < window_; ++next_) {
-            futures_[next_] = pool_.apply_async(work_, jobs_[next_]);
+            futures_[next_] = workers_.submit(work_, jobs_[next_]);
             futures_[next_]->add_done_callback([this, index = next_](const auto&...) { completions_.push(index); });
         }
     }
@@ -123,12 +168,12 @@ private:
 
     JobResult (*const work_)(const Job&);
     const std::vector<Job>& jobs_;
-    const std::size_t window_;
     const bool traced_;
     std::size_t next_ = 0;
     Completions completions_;    // before the pool: the pool's thread puts into it until the pool is gone
     std::vector<std::optional<multihull::Future<JobResult>>> futures_;
-    multihull::Pool pool_;
+    Workers workers_;
+    const std::size_t window_;
 };
 
 }    // namespace
@@ -147,11 +192,21 @@ multihull::PoolOptions worker_options(multihull::PoolOptions options, std::size_
 
 RunResult run_thumbnails(const std::vector<ThumbnailJob>& jobs, const multihull::PoolOptions& options,
                          const JobEnded& ended, const Tick& tick) {
-    return Run<ThumbnailJob>(make_thumbnail, jobs, options).go(ended, tick);
+    return Run<ThumbnailJob, LocalWorkers>(make_thumbnail, jobs, options).go(ended, tick);
+}
+
+RunResult run_thumbnails_on_ranks([[maybe_unused]] const std::vector<ThumbnailJob>& jobs,
+                                  [[maybe_unused]] const multihull::PoolOptions& options,
+                                  [[maybe_unused]] const JobEnded& ended, [[maybe_unused]] const Tick& tick) {
+#ifdef MULTIHULL_APP_MPI
+    return Run<ThumbnailJob, RankWorkers>(make_thumbnail, jobs, options).go(ended, tick);
+#else
+    throw EnvironmentError("This program was built without MPI.");
+#endif
 }
 
 RunResult run_contact_sheet(const SheetJob& job, const JobEnded& ended) {
-    return Run<SheetJob>(make_contact_sheet, {job}, worker_options({.processes = 1}, 1)).go(ended, [] {});
+    return Run<SheetJob, LocalWorkers>(make_contact_sheet, {job}, worker_options({.processes = 1}, 1)).go(ended, [] {});
 }
 
 }    // namespace app

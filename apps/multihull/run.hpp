@@ -21,6 +21,7 @@ namespace app {
 struct RunResult {
     int signal = 0;                           ///< The signal that interrupted it; 0 where none did.
     std::string stopped;                      ///< Why it was stopped early, a whole sentence; empty where it was not.
+    std::size_t workers = 0;                  ///< How many there were.
     double seconds = 0;                       ///< From the start of the pool to its last result.
     std::optional<multihull::Trace> trace;    ///< Where the pool kept one.
 };
@@ -36,6 +37,9 @@ multihull::PoolOptions worker_options(multihull::PoolOptions options, std::size_
 
 RunResult run_thumbnails(const std::vector<ThumbnailJob>& jobs, const multihull::PoolOptions& options,
                          const JobEnded& ended, const Tick& tick);
+/// The same on all ranks of an MPI run, whose session there must be; `options.processes` is of each rank, 0: its share of the processors.
+RunResult run_thumbnails_on_ranks(const std::vector<ThumbnailJob>& jobs, const multihull::PoolOptions& options,
+                                  const JobEnded& ended, const Tick& tick);
 RunResult run_contact_sheet(const SheetJob& job, const JobEnded& ended);
 
 }    // namespace app

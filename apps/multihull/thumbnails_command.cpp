@@ -123,7 +123,7 @@ private:
         }
         multihull::PoolOptions pool = pool_options(options_.jobs);
         pool.trace = !options_.report.empty();
-        summary_.workers = pool.processes;
+        if (options_.mpi) pool.processes = options_.jobs;
         Progress progress(todo_.size());
         std::vector<std::string> reasons(todo_.size());
         const auto ended = [&](std::size_t index, const std::string& reason) -> std::string {
@@ -134,10 +134,12 @@ private:
             summary_.failed += reason.empty() ? 0U : 1U;
             return trouble;
         };
-        const RunResult result = run_thumbnails(jobs_into(options_.output), pool, ended,
-                                                [&] { progress.show(summary_.made, summary_.failed); });
+        const auto run = options_.mpi ? run_thumbnails_on_ranks : run_thumbnails;
+        const RunResult result =
+            run(jobs_into(options_.output), pool, ended, [&] { progress.show(summary_.made, summary_.failed); });
         progress.finish();
         take(result);
+        summary_.workers = result.workers;
         summary_.seconds = result.seconds;
         remove_own_temporaries(options_.output);
         if (result.trace) {

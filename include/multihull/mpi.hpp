@@ -32,6 +32,9 @@ enum class RankLost {
 /// Settings of a Session.
 struct SessionOptions {
     RankLost on_rank_lost = RankLost::fail;
+    /// Ranks to start beside those that the launcher started (MPI_Comm_spawn): `{.spawn = 3}` makes four of a program that was started
+    /// without one. The launcher, or the MPI's own settings, say on which machines.
+    int spawn = 0;
 };
 
 /// What rank 0 has sent and received since the session began.

@@ -95,7 +95,7 @@ private:
     multihull::detail::Submitted enqueue(TaskPtr task);
     bool room_here();
     void reap_local();
-    std::size_t window(const Link& link) const noexcept;
+    static std::size_t window(const Link& link, std::int64_t now_ns) noexcept;
     std::size_t outstanding(const Link& link) const noexcept;
     std::size_t fill(Link& link, std::size_t limit, std::size_t share);
     bool place(Link& link, const TaskPtr& task);
@@ -124,7 +124,7 @@ private:
 
     mutable std::mutex mutex_;
     std::condition_variable changed_;
-    std::vector<Link> links_;    // of the ranks that have workers, this one first
+    std::vector<Link> links_;    // of the ranks that have workers, in their order: this one first
     std::deque<TaskPtr> queue_;
     std::deque<TaskPtr> local_;
     std::vector<TaskPtr> sent_;    // by id

@@ -9,9 +9,12 @@
 #include <multihull/process.hpp>
 
 #include <atomic>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <stdexcept>
+#include <string>
+#include <sys/types.h>
 #include <unistd.h>
 #include <utility>
 
@@ -31,6 +34,11 @@ public:
     std::shared_ptr<multihull::detail::CallRunner> runner() override { return World::current().shared_cluster(); }
 };
 
+/// Where memory runs out, the kernel is to end the worker that took it, not its rank, whose end would be the run's.
+void offer_to_oom_killer(pid_t forkserver) {
+    std::ofstream("/proc/" + std::to_string(forkserver) + "/oom_score_adj") << 500;
+}
+
 Cluster& cluster_of(const std::shared_ptr<multihull::detail::CallRunner>& runner) {
     return static_cast<Cluster&>(*runner);
 }
@@ -44,8 +52,11 @@ Session::Session(int argc, char** argv, SessionOptions options) {
     init(argc, argv);
     // A launcher that asks a rank to end signals its whole process group. What that means is the program's to say, which then ends its
     // workers, or has them finish.
-    if (const auto forkserver = multihull::detail::Zygote::forkserver()) ::setpgid(forkserver->pid(), 0);
-    own_world = new World(arrive(), options);
+    if (const auto forkserver = multihull::detail::Zygote::forkserver()) {
+        ::setpgid(forkserver->pid(), 0);
+        offer_to_oom_killer(forkserver->pid());
+    }
+    own_world = new World(arrive(), options, argv);
     register_parallel_backend("mpi", [] { return std::make_unique<Backend>(); });
 }
 

@@ -7,6 +7,7 @@
 #include <iterator>
 #include <memory>
 #include <string>
+#include <unistd.h>
 #include <utility>
 
 namespace multihull::mpi {
@@ -30,7 +31,7 @@ void check(int code, const char* what) {
 
 }    // namespace
 
-Transport::Transport() {
+Transport::Transport(int spawned, char** argv) {
     int initialized = 0;
     MPI_Initialized(&initialized);
     if (initialized != 0) {
@@ -44,11 +45,36 @@ Transport::Transport() {
         provided < MPI_THREAD_FUNNELED) {
         throw StartError("this MPI can't be used by a program with threads: use a build of it that can");
     }
-    check(MPI_Comm_dup(MPI_COMM_WORLD, &comm_), "MPI_Comm_dup");
+    gather_ranks(spawned, argv);
     check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     MPI_Comm_rank(comm_, &rank_);
     MPI_Comm_size(comm_, &size_);
     gone_.resize(static_cast<std::size_t>(size_));
+}
+
+// Those that were spawned come behind those that spawned them.
+void Transport::gather_ranks(int spawned, char** argv) {
+    MPI_Comm parent = MPI_COMM_NULL;
+    check(MPI_Comm_get_parent(&parent), "MPI_Comm_get_parent");
+    const bool is_child = parent != MPI_COMM_NULL;
+    if (!is_child && spawned == 0) {
+        check(MPI_Comm_dup(MPI_COMM_WORLD, &comm_), "MPI_Comm_dup");
+        return;
+    }
+    MPI_Comm both = parent;
+    if (!is_child) {
+        char path[4096] = {};
+        if (::readlink("/proc/self/exe", path, sizeof path - 1) <= 0) throw StartError("this program's file is gone");
+        check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+        const int code =
+            MPI_Comm_spawn(path, argv + 1, spawned, MPI_INFO_NULL, 0, MPI_COMM_WORLD, &both, MPI_ERRCODES_IGNORE);
+        if (code != MPI_SUCCESS) {
+            throw StartError(
+                "MPI could not start " + std::to_string(spawned) +
+                " more ranks: start them by its launcher instead (mpiexec -n), or see what it wrote above");
+        }
+    }
+    check(MPI_Intercomm_merge(both, is_child ? 1 : 0, &comm_), "MPI_Intercomm_merge");
 }
 
 Transport::~Transport() {

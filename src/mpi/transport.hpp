@@ -24,8 +24,8 @@ class Transport {
 public:
     using Bytes = std::vector<std::byte>;
 
-    /// Starts MPI. Throws StartError.
-    Transport();
+    /// Starts MPI, and `spawned` ranks beside those that the launcher has: this program with these arguments (argv). Throws StartError.
+    Transport(int spawned, char** argv);
     Transport(const Transport&) = delete;
     Transport& operator=(const Transport&) = delete;
     /// Ends MPI together with all other ranks, unless one of them is lost.
@@ -69,6 +69,7 @@ private:
         Bytes bytes;
     };
 
+    void gather_ranks(int spawned, char** argv);
     void add(MPI_Request request, std::function<void()> done);
     void look_for_packets();
 

@@ -2,10 +2,7 @@
 
 #include <multihull/error.hpp>
 
-#include <chrono>
 #include <memory>
-#include <optional>
-#include <string>
 #include <utility>
 
 namespace multihull::mpi {
@@ -51,39 +48,46 @@ Call decode_call(Reader& reader) {
     return Call::from(std::make_shared<EncodedCall>(token, std::vector<std::byte>(bytes.begin(), bytes.end())));
 }
 
-// What a TaskOptions holds that a rank can act on.
-struct TaskSettings {
-    std::optional<std::chrono::nanoseconds> timeout;
-    std::optional<std::size_t> memory;
-    std::optional<std::chrono::nanoseconds> cpu_time;
-    std::optional<unsigned> retries;
-    std::optional<RetryOn> retry_on;
-    std::size_t chunksize;
-};
+// The settings that travel, in their order: the same list writes and reads them.
+template <class Options, class Field>
+void each_pool_setting(Options& options, Field field) {
+    field(options.task_timeout);
+    field(options.limits.memory);
+    field(options.limits.cpu_time);
+    field(options.retries);
+    field(options.retry_on);
+    field(options.max_tasks_per_child);
+    field(options.max_growth_per_child);
+    field(options.inner_max_num_threads);
+    field(options.capture_stderr);
+    field(options.pass_stderr);
+    field(options.name);
+}
 
-struct PoolSettings {
-    std::chrono::nanoseconds task_timeout;
-    std::size_t memory;
-    std::chrono::nanoseconds cpu_time;
-    unsigned retries;
-    RetryOn retry_on;
-    std::size_t max_tasks_per_child;
-    std::size_t max_growth_per_child;
-    std::optional<std::size_t> inner_max_num_threads;
-    bool capture_stderr;
-    bool pass_stderr;
-    std::string name;
-};
+template <class Options, class Field>
+void each_task_setting(Options& options, Field field) {
+    field(options.timeout);
+    field(options.memory);
+    field(options.cpu_time);
+    field(options.retries);
+    field(options.retry_on);
+    field(options.chunksize);
+}
+
+auto writing(Writer& writer) {
+    return [&writer](const auto& setting) { multihull::detail::encode(writer, setting); };
+}
+
+auto reading(Reader& reader) {
+    return [&reader]<class Setting>(Setting& setting) { setting = multihull::detail::decode<Setting>(reader); };
+}
 
 }    // namespace
 
 std::vector<std::byte> encode_settings(const PoolOptions& options) {
     VectorGrowth growth;
     Writer writer({}, growth);
-    multihull::detail::encode(writer, PoolSettings{options.task_timeout, options.limits.memory, options.limits.cpu_time,
-                                                   options.retries, options.retry_on, options.max_tasks_per_child,
-                                                   options.max_growth_per_child, options.inner_max_num_threads,
-                                                   options.capture_stderr, options.pass_stderr, options.name});
+    each_pool_setting(options, writing(writer));
     encode_call(writer, options.initializer);
     encode_call(writer, options.exit_function);
     return {writer.bytes().begin(), writer.bytes().end()};
@@ -91,18 +95,8 @@ std::vector<std::byte> encode_settings(const PoolOptions& options) {
 
 PoolOptions decode_settings(std::span<const std::byte> bytes) {
     Reader reader(bytes);
-    auto settings = multihull::detail::decode<PoolSettings>(reader);
     PoolOptions options;
-    options.task_timeout = settings.task_timeout;
-    options.limits = {settings.memory, settings.cpu_time};
-    options.retries = settings.retries;
-    options.retry_on = settings.retry_on;
-    options.max_tasks_per_child = settings.max_tasks_per_child;
-    options.max_growth_per_child = settings.max_growth_per_child;
-    options.inner_max_num_threads = settings.inner_max_num_threads;
-    options.capture_stderr = settings.capture_stderr;
-    options.pass_stderr = settings.pass_stderr;
-    options.name = std::move(settings.name);
+    each_pool_setting(options, reading(reader));
     options.initializer = decode_call(reader);
     options.exit_function = decode_call(reader);
     return options;
@@ -112,20 +106,13 @@ void encode_options(Packet& packet, const TaskOptions& options) {
     VectorGrowth growth;
     std::byte first[128];
     Writer writer(first, growth);
-    multihull::detail::encode(writer, TaskSettings{options.timeout, options.memory, options.cpu_time, options.retries,
-                                                   options.retry_on, options.chunksize});
+    each_task_setting(options, writing(writer));
     packet.write(writer.bytes());
 }
 
 TaskOptions decode_options(Reader& reader) {
-    const auto settings = multihull::detail::decode<TaskSettings>(reader);
     TaskOptions options;
-    options.timeout = settings.timeout;
-    options.memory = settings.memory;
-    options.cpu_time = settings.cpu_time;
-    options.retries = settings.retries;
-    options.retry_on = settings.retry_on;
-    options.chunksize = settings.chunksize;
+    each_task_setting(options, reading(reader));
     return options;
 }
 

@@ -35,8 +35,8 @@ std::string lost_sentence(const Facts& facts, std::uint32_t rank) {
 
 }    // namespace
 
-World::World(Arrival arrival, SessionOptions options) : options_(options) {
-    thread_ = start_thread("mh-mpi", [this, arrival = std::move(arrival)] { run(arrival); });
+World::World(Arrival arrival, SessionOptions options, char** argv) : options_(options) {
+    thread_ = start_thread("mh-mpi", [this, argv, arrival = std::move(arrival)] { run(arrival, argv); });
     std::unique_lock guard(mutex_);
     changed_.wait(guard, [&] { return met_ || failed_; });
     if (failed_) {
@@ -66,7 +66,7 @@ World& World::current() {
 }
 
 // The thread that calls MPI.
-void World::run(Arrival arrival) {
+void World::run(Arrival arrival, char** argv) {
     ::prctl(PR_SET_TIMERSLACK, kTimerSlackNs, 0, 0, 0);
     const auto fail = [&](std::exception_ptr why) {
         const std::lock_guard guard(mutex_);
@@ -76,7 +76,7 @@ void World::run(Arrival arrival) {
     std::unique_ptr<Transport> transport;
     int rank = 0;
     try {
-        transport = std::make_unique<Transport>();
+        transport = std::make_unique<Transport>(options_.spawn, argv);
         rank = transport->rank();
         meeting_ = meet(*transport, arrival);
     } catch (...) {

@@ -38,7 +38,7 @@ class RankWatch;
 class World {
 public:
     /// Starts MPI in a thread of its own. On rank 0 it returns when all have met; on the others it does not return.
-    World(Arrival arrival, SessionOptions options);
+    World(Arrival arrival, SessionOptions options, char** argv);
     ~World();
 
     /// Throws Error where there is no session.
@@ -107,7 +107,7 @@ private:
         std::deque<Batch> batches;
     };
 
-    void run(Arrival arrival);
+    void run(Arrival arrival, char** argv);
     void conduct(Transport& transport);
     bool receive(Transport& transport);
     void read_packet(Transport& transport, std::uint32_t rank, std::span<const std::byte> bytes);

@@ -250,6 +250,20 @@ TEST_F(Thumbnails, CtrlCLeavesWholeThumbnailsAndNothingElse) {
     EXPECT_TRUE(eventually([&] { return !program.has_processes(); }));
 }
 
+TEST_F(Thumbnails, SeveralSigtermsAreOne) {
+    make_pictures(4);
+    write_endless(in_ / "zz-endless.svg");
+    Program program({in_, "-o", out_, "--timeout", "0", "--jobs", "1"});
+    ASSERT_TRUE(eventually([this] { return fs::exists(out_ / "picture3.jpg"); }));
+    for (int i = 0; i < 5; ++i) {
+        program.signal(SIGTERM);
+        std::this_thread::yield();
+    }
+    const Outcome outcome = program.wait();
+    EXPECT_EQ(outcome.status, 128 + SIGTERM);
+    EXPECT_THAT(outcome.err, HasSubstr("multihull: Interrupted by SIGTERM."));
+}
+
 TEST_F(Thumbnails, ARunThatIsKilledIsCompletedByTheNext) {
     make_pictures(30);
     write_endless(in_ / "zz-endless.svg");
@@ -306,6 +320,71 @@ TEST_F(Thumbnails, WhatLibvipsWouldTakeForAnOptionIsAName) {
     const Outcome outcome = run_program({in_ / "holiday[3].ppm", in_ / "holiday.ppm[page=2]", "-o", out_});
     EXPECT_EQ(outcome.status, 0) << outcome.err;
     EXPECT_EQ(names_in(out_).size(), 2U);
+}
+
+/// All ranks of an MPI run, which the program's own options say.
+class RanksThumbnails : public Thumbnails {
+protected:
+    void SetUp() override {
+        if (mpiexec_ == nullptr) GTEST_SKIP() << "built without MPI";
+    }
+
+    /// What runs it in place of the program itself.
+    std::function<bool()> launcher(std::vector<std::string> more = {}) const {
+        std::vector<std::string> words{mpiexec_, "-n", "4",    std::getenv("MULTIHULL_APP"), "thumbnails", in_,
+                                       "-o",     out_, "--mpi"};
+        words.insert(words.end(), more.begin(), more.end());
+        return [this, words] {
+            std::vector<char*> argv;
+            for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
+            argv.push_back(nullptr);
+            // Ranks that are killed leave files of MPI's behind.
+            ::setenv("TMPDIR", folder_.path().c_str(), 1);
+            ::setenv("OMPI_MCA_btl_vader_backing_directory", folder_.path().c_str(), 1);
+            ::execv(mpiexec_, argv.data());
+            return false;
+        };
+    }
+
+private:
+    const char* const mpiexec_ = std::getenv("MULTIHULL_MPIEXEC");
+};
+
+TEST_F(RanksThumbnails, MakeThemAndLoseNoneButTheCrasher) {
+    make_pictures(12);
+    write_crasher(in_ / "crasher.svg");
+    Program program({}, launcher());
+    const Outcome outcome = program.wait();
+    EXPECT_EQ(outcome.status, 1) << outcome.err;
+    EXPECT_THAT(outcome.out, AllOf(HasSubstr("12 thumbnails made"), HasSubstr("1 failed"))) << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr("crasher.svg: "));
+    EXPECT_EQ(names_in(out_).size(), 12U);
+    EXPECT_TRUE(eventually([&] { return !program.has_processes(); }));
+}
+
+TEST_F(RanksThumbnails, KeepWhatIsMadeWhenTheyAreAskedToEnd) {
+    make_pictures(20);
+    for (int i = 0; i < 8; ++i) {
+        write_endless(in_ / ("zz-endless" + std::to_string(i) + ".svg"));
+    }
+    for (const int signal : {SIGINT, SIGTERM}) {
+        Program program({}, launcher({"--timeout", "0", "--jobs", "2", "--force"}));
+        ASSERT_TRUE(eventually([this] { return fs::exists(out_ / "picture9.jpg"); }));
+        program.signal(signal);
+        const Outcome outcome = program.wait();
+        EXPECT_GT(outcome.status, 0) << outcome.err;
+        // The launcher may have killed the run, unfinished files and all, before it could say so: it allows a second.
+        for (const std::string& name : names_in(out_)) {
+            EXPECT_TRUE(!name.ends_with(".jpg") || !whole_size(out_ / name).empty()) << name;
+        }
+        EXPECT_TRUE(eventually([&] { return !program.has_processes(); }));
+        EXPECT_TRUE(fs::remove(out_ / "picture9.jpg"));
+    }
+    for (int i = 0; i < 8; ++i) {
+        fs::remove(in_ / ("zz-endless" + std::to_string(i) + ".svg"));
+    }
+    EXPECT_THAT(Thumbnails::run().out, Not(HasSubstr(" 0 already up to date")));
+    EXPECT_EQ(names_in(out_).size(), 20U);
 }
 
 }    // namespace

@@ -10,9 +10,11 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <ranges>
 #include <set>
 #include <string>
+#include <sys/resource.h>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -78,6 +80,77 @@ int redo_elsewhere() {
     return 0;
 }
 
+/// The last number of a line of /proc/PID/status, bytes.
+std::size_t bytes_of(pid_t pid, const std::string& name) {
+    std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+    for (std::string line; std::getline(status, line);) {
+        if (line.starts_with(name + ":")) return std::stoul(line.substr(name.size() + 1)) * 1024;
+    }
+    throw std::runtime_error("no " + name);
+}
+
+/// A rank gets no more memory: whatever becomes of its tasks is said, and nobody waits for ever.
+int starve_a_rank() {
+    PoolExecutor executor(1);    // of rank 1
+    executor
+        .submit([] {
+            const pid_t rank = multihull::parent_process()->pid();
+            const rlimit limit{bytes_of(rank, "VmData") + (std::size_t{1} << 20), RLIM_INFINITY};
+            if (::prlimit(rank, RLIMIT_DATA, &limit, nullptr) != 0) throw std::runtime_error("prlimit");
+        })
+        .get();
+    int whole = 0;
+    int refused = 0;
+    std::vector<std::size_t> sizes(40, 100);
+    for (std::size_t i = 0; i < sizes.size(); i += 4) sizes[i] = std::size_t{4} << 20;
+    for (int round = 0; round < 5; ++round) {
+        try {
+            for (const std::string& text :
+                 executor.map([](std::size_t size) { return std::string(size, 'x'); }, sizes, {.chunksize = 10}))
+                whole += text.empty() ? 0 : 1;
+        } catch (const std::bad_alloc&) {
+            ++refused;
+        }
+    }
+    std::printf("settled: %d values, %d of 5 maps refused\n", whole, refused);
+    std::fflush(stdout);
+    return 0;
+}
+
+/// A rank and its workers in a control group that has little memory: what takes too much is killed, and is a worker.
+int crowd_a_rank(const std::string& group) {
+    PoolExecutor executor(1);    // of rank 1
+    const auto move = [](const std::string& path) {
+        const pid_t rank = multihull::parent_process()->pid();
+        for (const pid_t pid : {rank, ::getppid(), ::getpid()}) {
+            std::ofstream procs(path);
+            procs << pid << std::flush;
+            if (!procs) throw std::runtime_error("can't join " + path);
+        }
+        return rank;
+    };
+    const pid_t rank = executor.submit(move, group + "/cgroup.procs").get();
+    const auto eat = [](std::size_t size) {
+        const std::vector<char> taken(size, 1);
+        return std::pair(taken.size(), multihull::parent_process()->pid());
+    };
+    int right = 0;
+    int killed = 0;
+    std::vector<multihull::Future<std::pair<std::size_t, pid_t>>> futures;
+    for (std::size_t i = 0; i < 20; ++i)
+        futures.push_back(executor.submit(eat, i % 5 == 2 ? std::size_t{1} << 30 : std::size_t{1000}));
+    for (const auto& future : futures) {
+        try {
+            right += future.get() == std::pair(std::size_t{1000}, rank) ? 1 : 0;
+        } catch (const multihull::WorkerCrashed& crash) {
+            killed += crash.signal() == SIGKILL ? 1 : 0;
+        }
+    }
+    std::printf("right: %d, killed: %d\n", right, killed);
+    std::fflush(stdout);
+    return 0;
+}
+
 int end_when_asked() {
     ::signal(SIGTERM, [](int signal) { asked_to_end = signal; });
     PoolExecutor executor({.processes = 1});
@@ -122,11 +195,27 @@ int work_for_ever() {
     return 0;
 }
 
-int be_a_victim(const std::string& what) {
+int count_ranks() {
+    PoolExecutor executor({.processes = 1});
+    std::set<int> ranks;
+    while (ranks.size() < 4) {
+        for (const int rank :
+             executor.map([](int) { return multihull::parent_process()->pid(); }, std::views::iota(0, 30)))
+            ranks.insert(rank);
+    }
+    std::printf("workers: %zu\n", executor.max_workers());
+    std::fflush(stdout);
+    return 0;
+}
+
+int be_a_victim(const std::string& what, const std::string& more) {
     if (what == "lose") return lose_a_rank();
     if (what == "redo") return redo_elsewhere();
     if (what == "end") return end_when_asked();
     if (what == "work") return work_for_ever();
+    if (what == "starve") return starve_a_rank();
+    if (what == "crowd") return crowd_a_rank(more);
+    if (what == "spawn") return count_ranks();
     PoolExecutor executor;
     std::printf("%d\n", executor.submit([](int x) { return x + 1; }, 41).get());
     return 0;
@@ -147,8 +236,8 @@ int main(int argc, char** argv) {
     const std::string what = victim ? argv[2] : "";
     try {
         const auto lost = what == "redo" ? multihull::mpi::RankLost::redo : multihull::mpi::RankLost::fail;
-        multihull::mpi::Session session(argc, argv, {.on_rank_lost = lost});
-        if (victim) return be_a_victim(what);
+        multihull::mpi::Session session(argc, argv, {.on_rank_lost = lost, .spawn = what == "spawn" ? 3 : 0});
+        if (victim) return be_a_victim(what, argc > 3 ? argv[3] : "");
         ::testing::InitGoogleTest(&argc, argv);
         return RUN_ALL_TESTS();
     } catch (const std::exception& error) {

@@ -13,6 +13,8 @@
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -105,6 +107,75 @@ TEST(Trouble, a_lost_rank_ends_the_run_with_a_sentence) {
     Launch run({"-n", "3", PROGRAM, "--victim", "lose"});
     EXPECT_GT(run.wait(), 0);
     EXPECT_NE(run.output().find("was lost"), std::string::npos) << run.output();
+}
+
+bool is_open_mpi() {
+    std::FILE* const pipe = ::popen(MPIEXEC " --version", "r");
+    char line[256] = {};
+    const bool read = pipe != nullptr && std::fgets(line, sizeof line, pipe) != nullptr;
+    if (pipe != nullptr) ::pclose(pipe);
+    return read && std::string(line).find("Open") != std::string::npos;
+}
+
+TEST(Trouble, a_lost_ranks_tasks_are_done_by_others_where_the_launcher_lets_them) {
+    if (!is_open_mpi()) GTEST_SKIP() << "only Open MPI's launcher has the option";
+    Launch run({"--enable-recovery", "-n", "3", PROGRAM, "--victim", "redo"});
+    EXPECT_GE(run.wait(), 0);
+    EXPECT_NE(run.output().find("right: 40"), std::string::npos) << run.output();
+}
+
+TEST(Trouble, a_rank_without_memory_refuses_what_needs_it) {
+    Launch run({"-n", "2", PROGRAM, "--victim", "starve"});
+    EXPECT_GE(run.wait(), 0) << run.output();
+    const bool told = run.output().find("settled: ") != std::string::npos;
+    EXPECT_TRUE(told || run.output().find("was lost") != std::string::npos) << run.output();
+    EXPECT_EQ(run.output().find("0 of 5 maps refused"), std::string::npos) << run.output();
+}
+
+/// A control group of 256 MiB of memory; empty where this machine does not let one be made.
+class MemoryGroup {
+public:
+    MemoryGroup() {
+        for (const auto& [parent, limit] : {std::pair("/sys/fs/cgroup/memory/", "memory.limit_in_bytes"),
+                                            std::pair("/sys/fs/cgroup/", "memory.max")}) {
+            const fs::path path = parent + ("multihull-test-" + std::to_string(::getpid()));
+            std::error_code error;
+            if (!fs::create_directory(path, error)) continue;
+            path_ = path;
+            if (std::ofstream(path / limit) << (256 << 20) << std::flush) return;
+            remove();
+        }
+    }
+    MemoryGroup(const MemoryGroup&) = delete;
+    MemoryGroup& operator=(const MemoryGroup&) = delete;
+    ~MemoryGroup() {
+        if (path_.empty()) return;
+        EXPECT_TRUE(test::eventually([&] { return ::rmdir(path_.c_str()) == 0; }));
+    }
+
+    const fs::path& path() const noexcept { return path_; }
+
+private:
+    void remove() {
+        ::rmdir(path_.c_str());
+        path_.clear();
+    }
+
+    fs::path path_;
+};
+
+TEST(Trouble, a_worker_is_killed_before_its_rank_where_memory_runs_out) {
+    const MemoryGroup group;
+    if (group.path().empty()) GTEST_SKIP() << "this machine lets nobody make a control group";
+    Launch run({"-n", "2", PROGRAM, "--victim", "crowd", group.path()});
+    EXPECT_EQ(run.wait(), 0) << run.output();
+    EXPECT_NE(run.output().find("right: 16, killed: 4"), std::string::npos) << run.output();
+}
+
+TEST(Trouble, ranks_can_be_spawned_where_no_launcher_started_them) {
+    Launch run({"-n", "1", PROGRAM, "--victim", "spawn"});
+    EXPECT_EQ(run.wait(), 0) << run.output();
+    EXPECT_NE(run.output().find("workers: 4"), std::string::npos) << run.output();
 }
 
 TEST(Trouble, another_build_is_refused) {
