@@ -41,11 +41,11 @@ public:
     auto operator()(Range&& calls) const {
         using C = detail::CallOf<Range>;
         using Value = typename C::Value;
-        if (options_.pre_dispatch != 0) return collect<Value>(generator(std::forward<Range>(calls)));
+        if (options_.pre_dispatch != 0) return collect<Value>(*stream(std::forward<Range>(calls), true));
         const std::size_t jobs = detail::parallel_jobs(options_);
         const detail::ParallelPlace place = detail::parallel_place(options_, jobs);
         if (place.prefer == Prefer::serial || place.runner)
-            return collect<Value>(generator(std::forward<Range>(calls)));
+            return collect<Value>(*stream(std::forward<Range>(calls), true));
         std::vector<C> all = detail::take_calls(std::forward<Range>(calls));
         detail::ParallelReport report(options_, jobs, all.size());
         if (place.backend) return detail::list_in_this_process(*place.backend, options_, jobs, all, report);
@@ -59,17 +59,20 @@ public:
     /// A function of its own rather than an option: whether there is a vector or a range is for the compiler to know.
     template <detail::DelayedCalls Range>
     auto generator(Range&& calls) const {
-        return stream<true>(detail::all_of(std::forward<Range>(calls)));
+        return ResultRange<StoredOf<Range>>(stream(std::forward<Range>(calls), true));
     }
     /// The same in the order in which the results are ready.
     template <detail::DelayedCalls Range>
     auto generator_unordered(Range&& calls) const {
-        return stream<false>(detail::all_of(std::forward<Range>(calls)));
+        return ResultRange<StoredOf<Range>>(stream(std::forward<Range>(calls), false));
     }
 
 private:
-    template <class Value, class Results>
-    static detail::MapValue<Value> collect(Results results) {
+    template <class Range>
+    using StoredOf = detail::Stored<typename detail::CallOf<Range>::Value>;
+
+    template <class Value>
+    static detail::MapValue<Value> collect(detail::ImapSource<detail::Stored<Value>>& results) {
         if constexpr (std::is_void_v<Value>) {
             while (results.next()) {}
         } else {
@@ -79,44 +82,42 @@ private:
         }
     }
 
-    template <bool kOrdered, class View>
-    auto stream(View calls) const {
-        using Value = detail::Stored<typename detail::CallOf<View>::Value>;
-        return ResultRange<Value>(source<kOrdered>(std::move(calls)));
+    template <class Range>
+    auto stream(Range&& calls, bool ordered) const {
+        using View = decltype(detail::all_of(std::forward<Range>(calls)));
+        using C = detail::CallOf<View>;
+        std::unique_ptr<detail::CallSource<C>> source =
+            std::make_unique<detail::ViewCalls<View>>(detail::all_of(std::forward<Range>(calls)));
+        return results<std::ranges::sized_range<View>>(std::move(source), ordered);
     }
 
-    template <bool kOrdered, class View>
-    auto source(View calls) const
-        -> std::unique_ptr<detail::ImapSource<detail::Stored<typename detail::CallOf<View>::Value>>> {
-        using C = detail::CallOf<View>;
+    // Beyond here the kind of range makes no difference.
+    template <bool kSized, class C>
+    auto results(std::unique_ptr<detail::CallSource<C>> calls, bool ordered) const
+        -> std::unique_ptr<detail::ImapSource<detail::Stored<typename C::Value>>> {
         using Traits = detail::CallTraits<C>;
         const std::size_t jobs = detail::parallel_jobs(options_);
         const detail::ParallelPlace place = detail::parallel_place(options_, jobs);
         if (place.prefer == Prefer::serial)
-            return std::make_unique<detail::SerialStream<View>>(options_, std::move(calls));
-        if (place.prefer == Prefer::threads) return make<kOrdered, detail::ThreadFeeder<View>>(jobs, std::move(calls));
-        if (place.runner) {
-            if constexpr (Traits::kTravels && Traits::kResultTravels) {
-                return make<kOrdered, detail::RunnerFeeder<View>>(place.jobs,
-                                                                  detail::RunnerCalls<View>{place.runner,
-                                                                                            std::move(calls)});
-            } else {
-                detail::throw_call_cannot_travel();
-            }
-        }
-        if (place.backend) return ready(*place.backend, jobs, detail::take_calls(calls));
+            return std::make_unique<detail::SerialStream<C>>(options_, std::move(calls));
+        if (place.prefer == Prefer::threads) return feed<detail::ThreadFeeder<C>>(ordered, jobs, std::move(calls));
+        if (place.runner && !(Traits::kTravels && Traits::kResultTravels)) detail::throw_call_cannot_travel();
+        if (place.backend) return ready(*place.backend, jobs, detail::take_all(*calls));
         if constexpr (!Traits::kResultTravels) {
             detail::throw_result_cannot_travel();
-        } else if constexpr (Traits::kTravels || (Traits::kLazy && !std::ranges::sized_range<View>)) {
-            return make<kOrdered, detail::TravellingFeeder<View>>(jobs, std::move(calls));
+        } else if constexpr (Traits::kTravels || (Traits::kLazy && !kSized)) {
+            return feed<detail::TravellingFeeder<C>>(ordered, place.runner ? place.jobs : jobs, std::move(calls),
+                                                     place.runner);
         } else {
-            return make<kOrdered, detail::PreparedFeeder<C>>(jobs, detail::take_calls(calls));
+            return feed<detail::PreparedFeeder<C>>(ordered, jobs, detail::take_all(*calls));
         }
     }
 
-    template <bool kOrdered, class Feeder, class Calls>
-    auto make(std::size_t jobs, Calls calls) const {
-        return std::make_unique<detail::ParallelStream<Feeder, kOrdered>>(options_, jobs, std::move(calls));
+    template <class Feeder, class... Parts>
+    auto feed(bool ordered, std::size_t jobs, Parts... parts) const {
+        using Value = detail::Stored<typename Feeder::Value>;
+        return std::make_unique<detail::ParallelStream<Value>>(
+            options_, jobs, std::make_unique<Feeder>(options_, jobs, std::move(parts)...), ordered, &Feeder::read);
     }
 
     // Another's loop has run when it returns: the results are all there.

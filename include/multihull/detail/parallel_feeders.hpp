@@ -4,6 +4,7 @@
 #include <multihull/detail/future_group.hpp>
 #include <multihull/detail/imap.hpp>
 #include <multihull/detail/parallel_list.hpp>
+#include <multihull/detail/parallel_stream.hpp>
 #include <multihull/thread_pool_executor.hpp>
 
 #include <algorithm>
@@ -22,22 +23,32 @@
 
 namespace multihull::detail {
 
-/// Takes calls from a view as they are asked for.
-template <class View>
+/// Gives the calls of a loop one by one, made as they are asked for.
+template <class C>
 class CallSource {
 public:
-    explicit CallSource(View view) : view_(std::move(view)) {}
+    virtual ~CallSource() = default;
+    virtual bool at_end() = 0;
+    virtual C take() = 0;
+    /// How many they were, where that is known.
+    virtual std::optional<std::size_t> size() = 0;
+};
 
-    bool at_end() {
+template <class View>
+class ViewCalls final : public CallSource<CallOf<View>> {
+public:
+    explicit ViewCalls(View view) : view_(std::move(view)) {}
+
+    bool at_end() override {
         if (!iterator_) iterator_.emplace(std::ranges::begin(view_));
         return *iterator_ == std::ranges::end(view_);
     }
-    CallOf<View> take() {
+    CallOf<View> take() override {
         CallOf<View> call(**iterator_);
         ++*iterator_;
         return call;
     }
-    std::optional<std::size_t> size() {
+    std::optional<std::size_t> size() override {
         if constexpr (std::ranges::sized_range<View>) {
             return static_cast<std::size_t>(std::ranges::size(view_));
         } else {
@@ -50,21 +61,30 @@ private:
     std::optional<std::ranges::iterator_t<View>> iterator_;
 };
 
+/// All of them: made now, so that a snapshot taken afterwards has them.
+template <class C>
+std::vector<C> take_all(CallSource<C>& source) {
+    std::vector<C> calls;
+    if (const auto size = source.size()) calls.reserve(*size);
+    while (!source.at_end()) calls.push_back(source.take());
+    return calls;
+}
+
 /// Calls that are run when their result is read.
-template <class View>
-class SerialStream final : public ImapSource<Stored<typename CallOf<View>::Value>> {
-    using Value = typename CallOf<View>::Value;
+template <class C>
+class SerialStream final : public ImapSource<Stored<typename C::Value>> {
+    using Value = typename C::Value;
 
 public:
-    SerialStream(const ParallelOptions& options, View view)
-        : options_(options), calls_(std::move(view)), report_(options_, 1, calls_.size()) {}
+    SerialStream(const ParallelOptions& options, std::unique_ptr<CallSource<C>> calls)
+        : options_(options), calls_(std::move(calls)), report_(options_, 1, calls_->size()) {}
 
     std::optional<Stored<Value>> next() override {
-        if (calls_.at_end()) {
+        if (calls_->at_end()) {
             report_.end();
             return std::nullopt;
         }
-        CallOf<View> call = calls_.take();
+        C call = calls_->take();
         report_.one_more();
         if constexpr (std::is_void_v<Value>) {
             std::move(call)();
@@ -76,7 +96,7 @@ public:
 
 private:
     const ParallelOptions options_;
-    CallSource<View> calls_;
+    std::unique_ptr<CallSource<C>> calls_;
     ParallelReport report_;
 };
 
@@ -103,26 +123,25 @@ private:
 };
 
 /// Calls of a batch, one after the other in one thread; each has its own outcome.
-template <class View>
-class ThreadFeeder {
+template <class C>
+class ThreadFeeder final : public CallFeeder {
 public:
-    using C = CallOf<View>;
     using Value = typename C::Value;
 
-    ThreadFeeder(const ParallelOptions& options, std::size_t jobs, View view)
+    ThreadFeeder(const ParallelOptions& options, std::size_t jobs, std::unique_ptr<CallSource<C>> calls)
         : timeout_(options.timeout),
-          calls_(std::move(view)),
+          calls_(std::move(calls)),
           executor_({.max_workers = jobs, .initializer = limit_of_threads(jobs)}) {}
-    ~ThreadFeeder() { *stop_ = true; }
+    ~ThreadFeeder() override { *stop_ = true; }
 
-    bool at_end() { return !late_failure_ && calls_.at_end(); }
-    std::optional<std::size_t> total() { return calls_.size(); }
-    ImapUnit submit(std::size_t count) {
+    bool at_end() override { return !late_failure_ && calls_->at_end(); }
+    std::optional<std::size_t> total() override { return calls_->size(); }
+    ImapUnit submit(std::size_t count) override {
         std::vector<C> calls;
         try {
             while (calls.size() < count && !at_end()) {
                 if (late_failure_) std::rethrow_exception(std::exchange(late_failure_, nullptr));
-                calls.push_back(calls_.take());
+                calls.push_back(calls_->take());
             }
         } catch (...) {
             if (calls.empty()) throw;
@@ -153,7 +172,6 @@ public:
         unit.completion->read(0, &read_outcome, &target);
         return std::move(target.value);
     }
-    void finished() noexcept {}
 
 private:
     struct Outcome {
@@ -177,7 +195,7 @@ private:
     }
 
     std::optional<std::chrono::nanoseconds> timeout_;
-    CallSource<View> calls_;
+    std::unique_ptr<CallSource<C>> calls_;
     std::exception_ptr late_failure_;
     std::shared_ptr<std::atomic<bool>> stop_ = std::make_shared<std::atomic<bool>>(false);
     ThreadPoolExecutor executor_;
@@ -198,7 +216,7 @@ inline TaskOptions stream_task(const ParallelOptions& options) {
 
 /// All calls are in the workers' snapshot; numbers travel.
 template <class C>
-class PreparedFeeder {
+class PreparedFeeder final : public CallFeeder {
 public:
     using Value = typename C::Value;
 
@@ -207,9 +225,9 @@ public:
           calls_(std::make_unique<std::vector<C>>(std::move(calls))),
           workers_(ParallelWorkers::snapshot(std::clamp<std::size_t>(calls_->size(), 1, jobs))) {}
 
-    bool at_end() const noexcept { return next_ == calls_->size(); }
-    std::optional<std::size_t> total() const noexcept { return calls_->size(); }
-    ImapUnit submit(std::size_t count) {
+    bool at_end() override { return next_ == calls_->size(); }
+    std::optional<std::size_t> total() override { return calls_->size(); }
+    ImapUnit submit(std::size_t count) override {
         const std::uint64_t end = next_ + std::min<std::uint64_t>(count, calls_->size() - next_);
         auto [completion, size] = start_map<false, true>(workers_.engine(), RunPreparedCall<C>{address_of(*calls_)},
                                                          std::views::iota(next_, end), task_, 1);
@@ -217,7 +235,7 @@ public:
         return ImapUnit(std::move(completion), 0, size);
     }
     static std::optional<Stored<Value>> read(ImapUnit& unit) { return read_unit<Value>(unit); }
-    void finished() noexcept { workers_.finished(); }
+    void finished() noexcept override { workers_.finished(); }
 
 private:
     TaskOptions task_;
@@ -226,68 +244,28 @@ private:
     ParallelWorkers workers_;
 };
 
-template <class View>
-struct RunnerCalls {
-    std::shared_ptr<CallRunner> runner;
-    View calls;
-};
-
-/// Function and arguments travel, to wherever the runner takes them.
-template <class View>
-class RunnerFeeder {
-public:
-    using C = CallOf<View>;
-    using Value = typename C::Value;
-
-    RunnerFeeder(const ParallelOptions& options, std::size_t, RunnerCalls<View> calls)
-        : task_(stream_task(options)), runner_(std::move(calls.runner)), calls_(std::move(calls.calls)) {}
-
-    bool at_end() { return !late_failure_ && calls_.at_end(); }
-    std::optional<std::size_t> total() { return calls_.size(); }
-    ImapUnit submit(std::size_t count) {
-        if (late_failure_) std::rethrow_exception(std::exchange(late_failure_, nullptr));
-        std::vector<WireCall<C>> inputs;
-        try {
-            while (inputs.size() < count && !calls_.at_end()) inputs.emplace_back(calls_.take(), false);
-        } catch (...) {
-            if (inputs.empty()) throw;
-            late_failure_ = std::current_exception();
-        }
-        auto [completion, size] = start_map<false, true>(runner_, RunWireCall<C>{},
-                                                         std::ranges::subrange(std::move_iterator(inputs.begin()),
-                                                                               std::move_sentinel(inputs.end())),
-                                                         task_, 1);
-        return ImapUnit(std::move(completion), 0, size);
-    }
-    static std::optional<Stored<Value>> read(ImapUnit& unit) { return read_unit<Value>(unit); }
-    void finished() noexcept {}
-
-private:
-    TaskOptions task_;
-    std::shared_ptr<CallRunner> runner_;
-    CallSource<View> calls_;
-    std::exception_ptr late_failure_;
-};
-
-/// Arguments travel; so does the function, or the workers' snapshot has it.
-template <class View>
-class TravellingFeeder {
-    static constexpr bool kFunctionTravels = CallTraits<CallOf<View>>::kFunctionTravels;
+/// Arguments travel; so does the function, or the workers' snapshot has it. `runner` takes them anywhere, where there is one.
+template <class C>
+class TravellingFeeder final : public CallFeeder {
+    static constexpr bool kFunctionTravels = CallTraits<C>::kFunctionTravels;
 
 public:
-    using C = CallOf<View>;
     using Value = typename C::Value;
 
-    TravellingFeeder(const ParallelOptions& options, std::size_t jobs, View view)
+    TravellingFeeder(const ParallelOptions& options, std::size_t jobs, std::unique_ptr<CallSource<C>> calls,
+                     std::shared_ptr<CallRunner> runner)
         : task_(stream_task(options)),
-          calls_(std::move(view)),
-          first_(take_first(calls_)),
-          workers_(kFunctionTravels && !options.snapshot ? ParallelWorkers::reusable(options, jobs)
-                                                         : ParallelWorkers::snapshot(jobs)) {}
+          calls_(std::move(calls)),
+          first_(take_first(*calls_)),
+          runner_(std::move(runner)) {
+        if (runner_) return;
+        workers_.emplace(kFunctionTravels && !options.snapshot ? ParallelWorkers::reusable(options, jobs)
+                                                               : ParallelWorkers::snapshot(jobs));
+    }
 
-    bool at_end() { return !late_failure_ && !first_ && calls_.at_end(); }
-    std::optional<std::size_t> total() { return calls_.size(); }
-    ImapUnit submit(std::size_t count) {
+    bool at_end() override { return !late_failure_ && !first_ && calls_->at_end(); }
+    std::optional<std::size_t> total() override { return calls_->size(); }
+    ImapUnit submit(std::size_t count) override {
         std::vector<WireCall<C>> inputs;
         try {
             while (inputs.size() < count && !at_end()) inputs.push_back(take());
@@ -295,25 +273,30 @@ public:
             if (inputs.empty()) throw;
             late_failure_ = std::current_exception();
         }
-        auto [completion, size] = start_map<false, true>(workers_.engine(), RunWireCall<C>{},
-                                                         std::ranges::subrange(std::move_iterator(inputs.begin()),
-                                                                               std::move_sentinel(inputs.end())),
-                                                         task_, 1);
-        return ImapUnit(std::move(completion), 0, size);
+        const std::ranges::subrange moved(std::move_iterator(inputs.begin()), std::move_sentinel(inputs.end()));
+        if constexpr (kFunctionTravels) {
+            if (runner_) return unit_of(start_map<false, true>(runner_, RunWireCall<C>{}, moved, task_, 1));
+        }
+        return unit_of(start_map<false, true>(workers_->engine(), RunWireCall<C>{}, moved, task_, 1));
     }
     static std::optional<Stored<Value>> read(ImapUnit& unit) { return read_unit<Value>(unit); }
-    void finished() noexcept { workers_.finished(); }
+    void finished() noexcept override {
+        if (workers_) workers_->finished();
+    }
 
 private:
     // The function of the first call is there before the snapshot is taken, and kept, so that no other can be at its place.
-    static std::optional<C> take_first(CallSource<View>& calls) {
+    static std::optional<C> take_first(CallSource<C>& calls) {
         if (calls.at_end()) return std::nullopt;
         return calls.take();
+    }
+    static ImapUnit unit_of(std::pair<std::shared_ptr<Completion>, std::uint64_t> map) {
+        return ImapUnit(std::move(map.first), 0, map.second);
     }
 
     WireCall<C> take() {
         if (late_failure_) std::rethrow_exception(std::exchange(late_failure_, nullptr));
-        C call = first_ ? std::move(*std::exchange(first_, std::nullopt)) : calls_.take();
+        C call = first_ ? std::move(*std::exchange(first_, std::nullopt)) : calls_->take();
         if constexpr (kFunctionTravels) {
             return WireCall<C>(std::move(call), false);
         } else {
@@ -325,11 +308,12 @@ private:
     }
 
     TaskOptions task_;
-    CallSource<View> calls_;
+    std::unique_ptr<CallSource<C>> calls_;
     std::optional<C> first_;
     std::optional<SharedFunction<typename C::Function>> known_;
     std::exception_ptr late_failure_;
-    ParallelWorkers workers_;
+    std::shared_ptr<CallRunner> runner_;
+    std::optional<ParallelWorkers> workers_;    // a snapshot is taken when the first call is there
 };
 
 }    // namespace multihull::detail
