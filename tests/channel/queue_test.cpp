@@ -201,7 +201,7 @@ TEST_P(QueueTest, carries_messages_of_every_size_between_processes) {
     Queue<std::string> there, back;
     Process process(echo, there, back);
     process.start();
-    for (std::size_t size : {0, 1, 100, 112, 113, 2000, 2032, 2033, 5000, 1 << 20, 20 << 20}) {
+    for (const std::size_t size : {0U, 1U, 100U, 112U, 113U, 2000U, 2032U, 2033U, 5000U, 1U << 20, 20U << 20}) {
         const std::string text(size, 'x');
         there.put(text);
         ASSERT_EQ(back.get(), text);
