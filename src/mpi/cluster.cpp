@@ -129,9 +129,7 @@ void Cluster::reap_local() {
 
 // Hearing of ends, in the conductor.
 
-Cluster::Link& Cluster::link_of(std::uint32_t rank) {
-    return *std::ranges::lower_bound(links_, rank, {}, &Link::rank);
-}
+Cluster::Link& Cluster::link_of(std::uint32_t rank) { return *std::ranges::lower_bound(links_, rank, {}, &Link::rank); }
 
 void Cluster::on_done(std::uint32_t rank, const DoneHead& head, RawBytes bytes) {
     const std::lock_guard guard(mutex_);
@@ -139,6 +137,7 @@ void Cluster::on_done(std::uint32_t rank, const DoneHead& head, RawBytes bytes) 
     const TaskPtr task = sent_[head.id];
     if (task->rank_ != rank) return;    // of a rank that was lost: another one does it now
     Link& link = link_of(task->rank_);
+    warm_link_ = static_cast<std::size_t>(&link - links_.data());
     free_id(head.id);
     const std::int64_t now = os::now_ns();
     // Several ends come in one message: each counts as a part of the time since the one before.

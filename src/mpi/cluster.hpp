@@ -131,6 +131,7 @@ private:
     std::vector<std::uint32_t> free_ids_;
     std::size_t sent_count_ = 0;
     std::size_t next_link_ = 0;    // who is served first, so that nobody always is
+    std::size_t warm_link_ = 0;    // in which a task ended last: its rank is awake
     std::exception_ptr broken_;
     std::exception_ptr
         dropped_;    // what tasks that come back from ranks end with; empty while they are given out again

@@ -52,7 +52,9 @@ bool Cluster::pump() {
         const std::int64_t now = os::now_ns();
         std::size_t alive = 0;
         for (const Link& link : links_) alive += link.lost ? 0 : link.workers;
-        // Workers that have nothing come first, on all ranks, before anybody is given a task ahead of need.
+        // Workers that have nothing come first, on all ranks, before anybody is given a task ahead of need; and first of them those of a
+        // rank that need not wake up for it.
+        did |= fill(links_[warm_link_], links_[warm_link_].workers, links_[warm_link_].workers) != 0;
         for (std::size_t i = 0; i < count && !queue_.empty(); ++i) {
             Link& link = links_[(next_link_ + i) % count];
             did |= fill(link, link.workers, link.workers) != 0;

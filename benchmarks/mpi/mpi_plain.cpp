@@ -1,0 +1,98 @@
+// Plain MPI's side of script/bench --mpi: rank 0 hands out, each of the others has two tasks at a time and computes in its own process. What
+// crashes, hangs or throws ends the run.
+#include "works.hpp"
+
+#include <mpi.h>
+
+#include <cstdlib>
+#include <numeric>
+#include <vector>
+
+namespace {
+
+enum Tag : int { kCube = 1, kSum, kBusy, kEnd };
+
+void serve() {
+    std::vector<std::uint64_t> values(works::kBigBytes / sizeof(std::uint64_t));
+    for (;;) {
+        MPI_Status status;
+        MPI_Recv(values.data(), static_cast<int>(works::kBigBytes), MPI_BYTE, 0, MPI_ANY_TAG, MPI_COMM_WORLD, &status);
+        std::uint64_t result = 0;
+        switch (status.MPI_TAG) {
+            case kCube:
+                result = static_cast<std::uint64_t>(works::cube(static_cast<std::int64_t>(values[0])));
+                break;
+            case kSum:
+                result = works::sum(values);
+                break;
+            case kBusy:
+                result = static_cast<std::uint64_t>(works::busy(static_cast<int>(values[0])));
+                break;
+            default:
+                return;
+        }
+        MPI_Send(&result, 1, MPI_UINT64_T, 0, status.MPI_TAG, MPI_COMM_WORLD);
+    }
+}
+
+/// Hands out `count` tasks; answers the seconds that it took.
+double hand_out(int ranks, int count, Tag tag, const void* bytes, std::size_t size, std::uint64_t first = 0) {
+    const works::Stopwatch watch;
+    std::vector<std::uint64_t> numbers(static_cast<std::size_t>(count));
+    std::iota(numbers.begin(), numbers.end(), first);
+    std::vector<MPI_Request> requests;
+    int given = 0;
+    const auto give = [&](int rank) {
+        if (given == count) return;
+        const void* const argument = bytes != nullptr ? bytes : &numbers[static_cast<std::size_t>(given)];
+        requests.emplace_back();
+        MPI_Isend(argument, static_cast<int>(size), MPI_BYTE, rank, tag, MPI_COMM_WORLD, &requests.back());
+        ++given;
+    };
+    for (int ahead = 0; ahead < 2; ++ahead) {
+        for (int rank = 1; rank < ranks; ++rank) give(rank);
+    }
+    for (int done = 0; done < count; ++done) {
+        std::uint64_t result = 0;
+        MPI_Status status;
+        MPI_Recv(&result, 1, MPI_UINT64_T, MPI_ANY_SOURCE, tag, MPI_COMM_WORLD, &status);
+        give(status.MPI_SOURCE);
+    }
+    MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE);
+    return watch.seconds();
+}
+
+void measure(int ranks) {
+    hand_out(ranks, 200, kCube, nullptr, sizeof(std::uint64_t));
+    std::vector<double> singles;
+    for (int i = 0; i < works::kSingles; ++i)
+        singles.push_back(hand_out(ranks, 1, kCube, nullptr, sizeof(std::uint64_t)));
+    works::write_down("single", works::median(singles));
+    std::vector<double> cubes;
+    for (int i = 0; i < 5; ++i) cubes.push_back(hand_out(ranks, works::kCubes, kCube, nullptr, sizeof(std::uint64_t)));
+    works::write_down("cubes", works::median(cubes));
+    works::write_down("tiny", hand_out(ranks, works::kTiny, kCube, nullptr, sizeof(std::uint64_t)) / works::kTiny);
+    std::vector<std::uint64_t> big(works::kBigBytes / sizeof(std::uint64_t));
+    std::iota(big.begin(), big.end(), 0);
+    hand_out(ranks, works::kBig, kSum, big.data(), works::kBigBytes);
+    works::write_down("big", hand_out(ranks, works::kBig, kSum, big.data(), works::kBigBytes) / works::kBig);
+    const std::uint64_t milliseconds = works::kLongMs;
+    works::write_down("long", hand_out(ranks, works::kLong, kBusy, &milliseconds, sizeof milliseconds));
+    for (int rank = 1; rank < ranks; ++rank) MPI_Send(nullptr, 0, MPI_BYTE, rank, kEnd, MPI_COMM_WORLD);
+}
+
+}    // namespace
+
+int main(int argc, char** argv) {
+    MPI_Init(&argc, &argv);
+    int rank = 0;
+    int ranks = 1;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
+    if (rank == 0) {
+        measure(ranks);
+    } else {
+        serve();
+    }
+    MPI_Finalize();
+}
