@@ -1,5 +1,6 @@
 #include "manager/client.hpp"
 
+#include "manager/family.hpp"
 #include "manager/pickle.hpp"
 #include "os/clock.hpp"
 #include "os/process.hpp"
@@ -113,6 +114,9 @@ std::string make_request(Object ident, std::string_view method, Object args, Obj
     return pickle(Object::tuple(std::move(parts)));
 }
 
+// A unix socket.
+bool is_local(std::string_view address) { return address.starts_with('/') || address.starts_with('@'); }
+
 // Which object a control call is about.
 std::string ident_in(std::string_view method, const Object& args) {
     return method == "incref" || method == "decref" ? args.at(0).as_str() : std::string();
@@ -145,7 +149,58 @@ ManagerReply parse_reply(std::span<const std::byte> body) {
 // ------------------------------------------------------------------------------------------------ one connection
 
 ManagerReply ManagerLink::exchange(std::string_view request) {
+    asked_at_ = os::now_ns();
+    if (mailbox_) return exchange_by_mailbox(request);
+    if (asks_left_ >= 0 && asks_left_-- == 0) {
+        ask_for_mailbox();
+        return exchange(request);
+    }
     connection_.send_bytes(request);
+    return receive_reply();
+}
+
+// Without one everything goes over the socket, as with servers that know of none.
+void ManagerLink::ask_for_mailbox() {
+    if (!shm::Region::exists()) return;
+    const FamilyId family = FamilyId::own();
+    connection_.send_bytes(make_request(nullptr, "mailbox",
+                                        Object::tuple({Object::bytes(std::as_bytes(std::span(family.id)))}),
+                                        Object::dict()));
+    const ManagerReply reply = receive_reply();
+    if (reply.kind != "#RETURN" || reply.value.type() != Object::Type::tuple || reply.value.size() != 2) return;
+    try {
+        mailbox_.emplace(reply.value.at(0).as_bytes(), reply.value.at(1).as<std::uint32_t>());
+    } catch (const Error&) {
+        // The server has ended meanwhile, which the next request is told.
+    }
+}
+
+ManagerReply ManagerLink::exchange_by_mailbox(std::string_view request) {
+    const bool awake = several_processors() && late_replies_ < kPatience;
+    if (!mailbox_->post(std::as_bytes(std::span(request)), awake)) connection_.send_bytes(request);
+    if (awake ? look_for_answer() : !mailbox_->stop_looking()) return parse_reply(mailbox_->take(in_));
+    return receive_reply();
+}
+
+// False where the answer comes over the socket.
+bool ManagerLink::look_for_answer() {
+    for (;;) {
+        switch (mailbox_->look()) {
+            case ClientMailbox::Next::take:
+                late_replies_ = 0;
+                return true;
+            case ClientMailbox::Next::receive:
+                return false;
+            case ClientMailbox::Next::look_again:
+                break;
+        }
+        if (os::now_ns() - asked_at_ > kAwakeNs) break;
+        ::sched_yield();
+    }
+    return !mailbox_->stop_looking();
+}
+
+ManagerReply ManagerLink::receive_reply() {
     std::size_t have = receive(0);
     while (have < kHeader) have = receive(have);
     std::size_t header = kHeader;
@@ -173,12 +228,11 @@ ManagerReply ManagerLink::exchange(std::string_view request) {
 std::size_t ManagerLink::receive(std::size_t have) {
     if (have == in_.size()) in_.resize(std::max(kFirstRoom, 2 * have));
     const int socket = connection_.fileno();
-    const std::int64_t begin = os::now_ns();
     bool awake = several_processors() && late_replies_ < kPatience;
     for (;;) {
         const os::Streamed result = os::receive_some(socket, std::span(in_).subspan(have));
         if (result.end == os::StreamEnd::none) {
-            late_replies_ = awake || os::now_ns() - begin < kAwakeNs ? 0 : std::min(late_replies_ + 1, kPatience);
+            late_replies_ = os::now_ns() - asked_at_ < kAwakeNs ? 0 : std::min(late_replies_ + 1, kPatience);
             return have + result.bytes;
         }
         if (result.end != os::StreamEnd::timeout) {
@@ -186,7 +240,7 @@ std::size_t ManagerLink::receive(std::size_t have) {
             throw EndOfFile("the connection was closed before the reply had come");
         }
         // Without sleeping as long as replies come quickly.
-        if (awake) awake = os::now_ns() - begin < kAwakeNs;
+        if (awake) awake = os::now_ns() - asked_at_ < kAwakeNs;
         if (awake) {
             ::sched_yield();
         } else {
@@ -270,6 +324,7 @@ std::unique_ptr<ManagerLink> ManagerClient::open_link() {
     // Ours says so; Python answers None.
     const bool ours = value.type() == Object::Type::dict && value.contains("multihull");
     server_.store(ours ? Server::multihull : Server::python, std::memory_order_relaxed);
+    if (ours && is_local(address_)) link->wants_mailbox();
     return link;
 }
 
@@ -341,9 +396,10 @@ Object ManagerClient::control(std::string_view method, Object args, Object kwarg
     try {
         return returned(exchange(*session_, request), ident);
     } catch (...) {
+        std::unique_ptr<ManagerLink> ended;    // after the lock: its mailbox takes another one
         if (session_->closed()) {
             const std::lock_guard lock(clients().mutex);
-            session_.reset();
+            ended = std::move(session_);
         }
         throw;
     }

@@ -9,6 +9,8 @@
 // (3) The lists of connections are changed under the one lock that is held over a fork, and never during an exchange.
 #pragma once
 
+#include "manager/mailbox.hpp"
+
 #include <multihull/connection.hpp>
 #include <multihull/object.hpp>
 
@@ -43,15 +45,26 @@ public:
 
     /// Sends a request, a pickle, and waits for its reply. Throws EndOfFile or Error where the connection broke; it is closed then.
     ManagerReply exchange(std::string_view request);
+    /// Says that the server is one that may have a mailbox for it.
+    void wants_mailbox() noexcept { asks_left_ = kAsksBeforeMailbox; }
     bool closed() const noexcept { return connection_.closed(); }
     /// In a forked child: the connection is its parent's.
     void abandon() noexcept { connection_.close(); }
 
 private:
+    static constexpr int kAsksBeforeMailbox = 8;
+
+    ManagerReply receive_reply();
     std::size_t receive(std::size_t have);
+    void ask_for_mailbox();
+    ManagerReply exchange_by_mailbox(std::string_view request);
+    bool look_for_answer();
 
     Connection connection_;
+    std::optional<ClientMailbox> mailbox_;
+    int asks_left_ = -1;    // until it asks for a mailbox
     std::vector<std::byte> in_;
+    std::int64_t asked_at_ = 0;
     int late_replies_ = 0;    // in a row: while they come late nobody waits awake for them
 };
 

@@ -1,9 +1,9 @@
 #include "manager/reference.hpp"
 
+#include "manager/family.hpp"
 #include "process/leave_hook.hpp"
 #include "process/self.hpp"
 #include "shm/objects.hpp"
-#include "shm/region.hpp"
 
 #include <multihull/error.hpp>
 
@@ -42,16 +42,6 @@ bool is_named(const ObjectRef& anchor) noexcept {
 std::atomic<std::uint32_t>& left_behind(const ObjectRef& anchor) noexcept {
     return *static_cast<std::atomic<std::uint32_t>*>(object_data(anchor));
 }
-
-struct FamilyId {
-    std::uint64_t id[2];
-
-    static FamilyId own() {
-        const auto& family = shm::Region::instance().header().family;
-        return {{family[0], family[1]}};
-    }
-    bool operator==(const FamilyId&) const = default;
-};
 
 // This process ends, and messages of its own may still be read: what they name becomes nobody's.
 const LeaveHook kLeaveLoans(leave_loans);

@@ -89,8 +89,10 @@ void ServerConnection::end() {
         const std::lock_guard guard(mutex_);
         if (std::exchange(closed_, true)) return;
         socket = std::move(socket_);
+        mailbox_ = nullptr;
         output_ = {};
     }
+    if (mailbox_place_) loop_.mailboxes().close(*mailbox_place_, is_left_);
     take_timer(os::kNever, nullptr);
     if (session_) session_->on_end();
     loop_.forget(number_);    // the last reference may be our caller's
@@ -128,7 +130,10 @@ void ServerConnection::read(bool to_the_end) {
         const os::Streamed got = os::receive_some(socket_.fileno(), room);
         if (had != 0) input_.resize(had + got.bytes);
         if (got.end == os::StreamEnd::timeout) return;
-        if (got.end != os::StreamEnd::none) return end();
+        if (got.end != os::StreamEnd::none) {
+            is_left_ = true;
+            return end();
+        }
         const bool more_waits = got.bytes == room.size();
         std::span<const std::byte> data = had == 0 ? room.first(got.bytes) : std::span<std::byte>(input_);
         const bool free = serve(data, more_waits);
@@ -147,17 +152,44 @@ void ServerConnection::read(bool to_the_end) {
 // Serves whole requests, and leaves the rest in `data`; false when the next one has to wait.
 bool ServerConnection::serve(std::span<const std::byte>& data, bool more_waits) {
     while (const auto frame = next_frame(data)) {
-        if (std::exchange(served_window_, loop_.window()) != loop_.window()) loop_.count_served();
-        {
-            const std::lock_guard guard(mutex_);
-            busy_ = true;
-            serving_ = true;
-        }
-        session_->on_message(*frame);
+        serve_one(*frame);
         if (!is_free(more_waits || !data.empty())) return false;
     }
     const std::lock_guard guard(mutex_);
     return !broken_;
+}
+
+void ServerConnection::serve_one(std::span<const std::byte> message) {
+    if (std::exchange(served_window_, loop_.window()) != loop_.window()) loop_.count_served();
+    {
+        const std::lock_guard guard(mutex_);
+        busy_ = true;
+        serving_ = true;
+    }
+    session_->on_message(message);
+}
+
+std::optional<MailboxPlace> ServerConnection::open_mailbox() {
+    if (!mailbox_place_) mailbox_place_ = loop_.mailboxes().open(number_);
+    if (!mailbox_place_) return std::nullopt;
+    const std::lock_guard guard(mutex_);
+    mailbox_ = &loop_.mailboxes().at(*mailbox_place_);
+    return MailboxPlace{loop_.mailboxes().name(), *mailbox_place_};
+}
+
+void ServerConnection::look_into_mailbox() {
+    if (!mailbox_place_) return;
+    const auto self = shared_from_this();
+    if (!is_free(true)) return stop_reading(false);
+    const auto message = loop_.mailboxes().at(*mailbox_place_).take(loop_.buffer());
+    if (!message) return;
+    serve_one(*message);
+    if (!is_free(false)) stop_reading(false);
+}
+
+void ServerConnection::resume() {
+    read(false);
+    look_into_mailbox();
 }
 
 std::optional<std::span<const std::byte>> ServerConnection::next_frame(std::span<const std::byte>& data) {
@@ -191,6 +223,11 @@ std::span<std::byte> ServerConnection::grow_input() {
 void ServerConnection::send(std::string answer) noexcept {
     const std::lock_guard guard(mutex_);
     if (closed_ || broken_) return;
+    if (mailbox_ != nullptr && mailbox_->answer(std::as_bytes(std::span(answer)))) {
+        sent();
+        if (!serving_ && (closing_ || input_waits_)) loop_.resume(number_);
+        return;
+    }
     output_ = std::move(answer);
     header_size_ = write_header(header_, output_.size());
     const os::Streamed gone = os::send_all(socket_.fileno(), std::span(header_).first(header_size_),

@@ -7,9 +7,11 @@
 // (2) While a request is served or its answer not sent whole, no other is read: what a client can make us keep is one request, one
 //     answer, and less than one buffer more.
 // (3) Whoever finds `input_waits_` set when an answer is sent has the loop go on reading.
+// (4) A request comes over the socket or in the mailbox; its answer goes where the mailbox says (mailbox.hpp).
 #pragma once
 
 #include "channel/handshake.hpp"
+#include "manager/mailbox.hpp"
 #include "manager/server_session.hpp"
 #include "os/clock.hpp"
 
@@ -39,7 +41,9 @@ public:
     void on_events(std::uint32_t events);
     void on_time();
     /// An answer was sent from another thread, and there may be something to read.
-    void resume() { read(false); }
+    void resume();
+    /// Its client has rung.
+    void look_into_mailbox();
     /// Closes it; a second time does nothing.
     void end();
     std::int64_t deadline() const noexcept { return deadline_; }
@@ -51,6 +55,7 @@ public:
     void close_when_sent() noexcept override;
     void drop() noexcept override;
     void set_timer(std::int64_t deadline, std::function<void()> function) override;
+    std::optional<MailboxPlace> open_mailbox() override;
 
 private:
     void shake_hands();
@@ -58,6 +63,7 @@ private:
     void read(bool to_the_end);
     bool is_free(bool input_left);
     bool serve(std::span<const std::byte>& data, bool more_waits);
+    void serve_one(std::span<const std::byte> message);
     std::optional<std::span<const std::byte>> next_frame(std::span<const std::byte>& data);
     void stop_reading(bool for_good);
     std::span<std::byte> grow_input();
@@ -73,9 +79,12 @@ private:
     std::int64_t served_window_ = -1;
     std::int64_t deadline_ = os::kNever;
     std::function<void()> on_deadline_;
+    std::optional<std::uint32_t> mailbox_place_;
+    bool is_left_ = false;    // by its client
 
     std::mutex mutex_;
     FileDescriptor socket_;
+    Mailbox* mailbox_ = nullptr;
     bool closed_ = false;
     bool closing_ = false;    // when all is sent
     bool broken_ = false;     // nothing can be sent any more, or nothing understood

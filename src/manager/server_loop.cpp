@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <sched.h>
 #include <sys/epoll.h>
 
 namespace multihull::detail {
@@ -21,13 +22,20 @@ constexpr std::uint64_t kWakeTag = 0;
 constexpr std::uint64_t kHostTag = std::uint64_t{1} << 63;    // beside the host's own tag
 constexpr std::size_t kMostShaking = 1024;
 constexpr std::size_t kBuffer = std::size_t{64} << 10;
+static_assert(kBuffer >= kMailboxRoom);
 constexpr std::int64_t kTickNs = 30'000'000'000;
 
 // A client asks again some microseconds after it was answered; a sleeper needs as long just to wake.
 constexpr std::int64_t kLongestAwakeNs = 50'000;
 // Between two looks that far apart somebody else had the processor: then waiting awake is in his way, for a while.
 constexpr std::int64_t kPreemptedNs = 15'000;
+// The same where it gave the processor away, to clients that have it back as soon as they wait.
+constexpr std::int64_t kPushedOutNs = 100'000;
 constexpr std::int64_t kAsleepNs = 5'000'000;
+// While mailboxes keep a loop awake it looks at the sockets as often.
+constexpr std::int64_t kLookNs = 10'000;
+// Looks at bells between two at the sockets, which cost a system call.
+constexpr int kLooksAtBells = 16;
 // Clients that have asked in so long a time count as busy: each of them has its own use for a processor.
 constexpr int kWindowBits = 20;    // of nanoseconds: about a millisecond
 constexpr int kBusyBits = 16;
@@ -210,17 +218,34 @@ std::size_t ServerLoop::busy_clients(std::int64_t window) const noexcept {
     return window - said <= 1 ? busy & kMostBusy : 0;
 }
 
-// Looks for events without sleeping, for as long as that has lately been worth it; 0 when there were none.
-int ServerLoop::wait_awake(std::span<epoll_event> events, std::int64_t& now) {
-    if (awake_ns_ == 0 || now < asleep_until_) return 0;
+// Looks for events without sleeping, for as long as that has lately been worth it; nothing when there were none.
+std::optional<int> ServerLoop::wait_awake(std::span<epoll_event> events, std::int64_t& now) {
+    if (awake_ns_ == 0 || now < asleep_until_) return std::nullopt;
     const std::int64_t start = now;
+    // Whoever has a mailbox gives way between two looks, and so do we: then it does no harm that there are more of us than processors.
+    const bool gives_way = mailboxes_.any_open();
     const std::size_t awake = loops_awake.fetch_add(1, std::memory_order_relaxed) + 1;
-    int count = 0;
-    while (awake + host_.busy_clients(window_) <= processors()) {
-        count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
+    std::optional<int> count;
+    while (gives_way || awake + host_.busy_clients(window_) <= processors()) {
+        // Mailboxes that are rung without a pause don't keep it from the sockets.
+        if (mailboxes_.any_rung() && now - last_look_ < kLookNs) {
+            count = 0;
+            break;
+        }
+        last_look_ = now;
+        const int found = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
+        if (found != 0 || mailboxes_.any_rung()) {
+            count = found;
+            break;
+        }
+        if (gives_way) {
+            for (int i = 0; i < kLooksAtBells && !mailboxes_.any_rung(); ++i) os::relax_cpu();
+            ::sched_yield();
+        } else {
+            os::relax_cpu();
+        }
         const std::int64_t then = std::exchange(now, os::now_ns());
-        if (count != 0) break;
-        if (now - then > kPreemptedNs) {
+        if (now - then > (gives_way ? kPushedOutNs : kPreemptedNs) && !mailboxes_.any_rung()) {
             asleep_until_ = now + kAsleepNs;
             break;
         }
@@ -228,24 +253,35 @@ int ServerLoop::wait_awake(std::span<epoll_event> events, std::int64_t& now) {
             awake_ns_ /= 2;
             break;
         }
-        os::relax_cpu();
     }
     loops_awake.fetch_sub(1, std::memory_order_relaxed);
     return count;
 }
 
+void ServerLoop::serve_mailboxes() {
+    mailboxes_.for_each_rung([&](std::uint64_t number) {
+        const auto found = connections_.find(number);
+        if (found == connections_.end()) return;
+        const auto connection = found->second;
+        attend(*connection, [&] { connection->look_into_mailbox(); });
+    });
+}
+
 int ServerLoop::wait(std::span<epoll_event> events) {
     std::int64_t now = os::now_ns();
     enter_window(now);
-    if (const int count = wait_awake(events, now); count != 0) return count;
-    int timeout = -1;
+    if (const auto count = wait_awake(events, now)) return *count;
+    const bool sleeps = mailboxes_.fall_asleep();
+    int timeout = sleeps ? -1 : 0;
     if (const std::int64_t next = std::min(timers_.empty() ? os::kNever : timers_.begin()->first, next_tick_);
-        next != os::kNever) {
+        sleeps && next != os::kNever) {
         // Rounded up: a moment too early would be a turn for nothing.
         timeout = static_cast<int>(std::clamp<std::int64_t>((next - now + 999'999) / 1'000'000, 0, 3'600'000));
     }
     const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
-    const std::int64_t slept = os::now_ns() - now;
+    mailboxes_.wake_up();
+    last_look_ = os::now_ns();
+    const std::int64_t slept = last_look_ - now;
     if (count > 0 && slept < kLongestAwakeNs) awake_ns_ = kLongestAwakeNs;
     enter_window(now + slept);
     return count;
@@ -268,6 +304,7 @@ void ServerLoop::run() {
                 attend(*connection, [&] { connection->on_events(event.events); });
             }
         }
+        serve_mailboxes();
         run_timers();
         if (os::now_ns() >= next_tick_) {
             host_.on_tick();

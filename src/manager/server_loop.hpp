@@ -7,6 +7,7 @@
 // (2) timers_ holds each connection's deadline, where it has one, once.
 #pragma once
 
+#include "manager/mailbox.hpp"
 #include "manager/server_connection.hpp"
 #include "manager/server_session.hpp"
 #include "os/fd.hpp"
@@ -76,6 +77,7 @@ public:
         return thread_.load(std::memory_order_relaxed) == std::this_thread::get_id();
     }
     std::span<std::byte> buffer() noexcept { return buffer_; }
+    LoopMailboxes& mailboxes() noexcept { return mailboxes_; }
     void move_timer(std::uint64_t connection, std::int64_t from, std::int64_t to);
     void hands_shaken(std::uint64_t connection) { shaking_.erase(connection); }
     /// The window of time by which busy clients are counted, and one more in it.
@@ -88,7 +90,8 @@ public:
 private:
     void take_in(std::uint64_t number, FileDescriptor socket);
     int wait(std::span<::epoll_event> events);
-    int wait_awake(std::span<::epoll_event> events, std::int64_t& now);
+    std::optional<int> wait_awake(std::span<::epoll_event> events, std::int64_t& now);
+    void serve_mailboxes();
     void enter_window(std::int64_t now_ns);
     void publish_busy() noexcept;
     void run_posted();
@@ -107,6 +110,8 @@ private:
     std::unordered_map<std::uint64_t, std::shared_ptr<ServerConnection>> connections_;
     std::set<std::uint64_t> shaking_;    // those that have not proved that they know the key, oldest first
     std::set<std::pair<std::int64_t, std::uint64_t>> timers_;
+    LoopMailboxes mailboxes_;
+    std::int64_t last_look_ = 0;    // at the sockets
     std::int64_t next_tick_;
     std::int64_t awake_ns_ = 0;    // how long to wait awake before sleeping
     std::int64_t asleep_until_ = 0;

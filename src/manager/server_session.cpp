@@ -1,5 +1,6 @@
 #include "manager/server_session.hpp"
 
+#include "manager/family.hpp"
 #include "manager/pickle.hpp"
 #include "manager/referent.hpp"
 
@@ -292,6 +293,8 @@ void Session::control(const std::string& method, std::vector<Object> args, Objec
         accepted_ = true;
         // Python's clients don't look at it; ours know from it that this connection takes control calls, too.
         result = Object::dict({{"multihull", 1}});
+    } else if (method == "mailbox" && accepted_) {
+        result = open_mailbox(*call.bind({"family"}, 1)[0]);
     } else if (method == "get_methods") {
         const Object& token = *call.bind({"token"}, 1)[0];
         const auto kept = registry.find(ident_of(token));
@@ -348,6 +351,17 @@ Object Session::create(std::vector<Object> args, Object kwargs) {
     if (type->permanent) core_->registry.add_root(referent);
     const auto kept = core_->registry.add(*type, std::move(referent), owner());
     return Object::tuple(std::vector<Object>{kept->ident, names(type->exposed)});
+}
+
+// Only those of our own family see our memory.
+Object Session::open_mailbox(const Object& family) {
+    if (!shm::Region::exists()) return nullptr;
+    const FamilyId own = FamilyId::own();
+    if (!std::ranges::equal(family.as_bytes(), std::as_bytes(std::span(own.id)))) return nullptr;
+    const auto outlet = outlet_.lock();
+    const auto mailbox = outlet ? outlet->open_mailbox() : std::nullopt;
+    if (!mailbox) return nullptr;
+    return Object::tuple(std::vector<Object>{Object::bytes(mailbox->mailboxes), Object(mailbox->place)});
 }
 
 std::shared_ptr<const Kept> Session::find(const std::string& ident) {

@@ -8,6 +8,7 @@
 // (2) A session that has ended answers nothing, and holds nothing.
 #pragma once
 
+#include "manager/mailbox.hpp"
 #include "manager/server_registry.hpp"
 
 #include <multihull/detail/manager_type.hpp>
@@ -19,6 +20,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -66,6 +68,8 @@ public:
     virtual void drop() noexcept = 0;
     /// Has the function called at a time, in place of the one set before; kNever for none.
     virtual void set_timer(std::int64_t deadline, std::function<void()> function) = 0;
+    /// Gives it a mailbox, of which its client knows from the answer; nothing where there is none for it. On the thread that brings messages.
+    virtual std::optional<MailboxPlace> open_mailbox() { return std::nullopt; }
 };
 
 class Session final : public CallContext, public std::enable_shared_from_this<Session> {
@@ -91,6 +95,7 @@ private:
     void handle(Object request);
     void control(const std::string& method, std::vector<Object> args, Object kwargs);
     Object create(std::vector<Object> args, Object kwargs);
+    Object open_mailbox(const Object& family);
     void decref(const std::string& ident);
     void call_method(const std::string& ident, std::string method, std::vector<Object> args, Object kwargs);
     void call_slowly(std::shared_ptr<const Kept> kept, std::string method, std::vector<Object> args, Object kwargs);

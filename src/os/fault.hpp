@@ -100,6 +100,13 @@ enum class KillPoint : std::uint32_t {
     file_replaced,
     file_sweeping,
     result_locked,
+    mailbox_filled,
+    mailbox_posted,
+    mailbox_rung,
+    mailbox_slept,
+    mailbox_taken,
+    mailbox_answering,
+    mailbox_answered,
     trace_begun,
     trace_written,
     count_

@@ -21,7 +21,8 @@ enum class ObjectKind : std::uint8_t {
     value,
     array,
     queue,
-    proxy,    // stands for a manager's object, while messages name it
+    proxy,        // stands for a manager's object, while messages name it
+    mailboxes,    // of a loop of a manager's server
     count_,
 };
 

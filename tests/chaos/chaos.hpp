@@ -89,20 +89,21 @@ inline void disarm() {
 
 inline const char* name_of(KillPoint point) {
     static const char* const names[] = {
-        "worker_born",      "worker_ready",       "task_intent",      "task_taken",          "task_head_advanced",
-        "task_before_run",  "task_after_run",     "pins_published",   "task_result_written", "task_done",
-        "task_before_wake", "task_before_notify", "task_notified",    "range_intent",        "range_claimed",
-        "element_started",  "element_stored",     "block_allocated",  "worker_before_sleep", "worker_woken",
-        "worker_leaving",   "extent_claimed",     "zygote_request",   "zygote_forked",       "zygote_reaped",
-        "lock_taken",       "lock_before_sleep",  "lock_released",    "object_claimed",      "object_referred",
-        "object_ending",    "object_ended",       "object_pinned",    "pin_dropped",         "pin_uncounted",
-        "waiter_enlisted",  "waiter_chosen",      "waiter_granted",   "permit_taken",        "permit_returned",
-        "barrier_arrived",  "barrier_tripped",    "put_slot_written", "block_queued",        "pins_queued",
-        "put_published",    "put_before_wake",    "get_copied",       "get_taken",           "pins_taken",
-        "block_loaned",     "block_freed",        "ring_grown",       "queue_repaired",      "watch_woken",
-        "watch_told",       "watch_settled",      "descriptor_asked", "descriptor_kept",     "descriptor_given",
-        "file_written",     "file_named",         "file_replaced",    "file_sweeping",       "result_locked",
-        "trace_begun",      "trace_written"};
+        "worker_born",       "worker_ready",       "task_intent",      "task_taken",          "task_head_advanced",
+        "task_before_run",   "task_after_run",     "pins_published",   "task_result_written", "task_done",
+        "task_before_wake",  "task_before_notify", "task_notified",    "range_intent",        "range_claimed",
+        "element_started",   "element_stored",     "block_allocated",  "worker_before_sleep", "worker_woken",
+        "worker_leaving",    "extent_claimed",     "zygote_request",   "zygote_forked",       "zygote_reaped",
+        "lock_taken",        "lock_before_sleep",  "lock_released",    "object_claimed",      "object_referred",
+        "object_ending",     "object_ended",       "object_pinned",    "pin_dropped",         "pin_uncounted",
+        "waiter_enlisted",   "waiter_chosen",      "waiter_granted",   "permit_taken",        "permit_returned",
+        "barrier_arrived",   "barrier_tripped",    "put_slot_written", "block_queued",        "pins_queued",
+        "put_published",     "put_before_wake",    "get_copied",       "get_taken",           "pins_taken",
+        "block_loaned",      "block_freed",        "ring_grown",       "queue_repaired",      "watch_woken",
+        "watch_told",        "watch_settled",      "descriptor_asked", "descriptor_kept",     "descriptor_given",
+        "file_written",      "file_named",         "file_replaced",    "file_sweeping",       "result_locked",
+        "mailbox_filled",    "mailbox_posted",     "mailbox_rung",     "mailbox_slept",       "mailbox_taken",
+        "mailbox_answering", "mailbox_answered",   "trace_begun",      "trace_written"};
     static_assert(std::size(names) == mh::os::kKillPointCount);
     return names[static_cast<std::uint32_t>(point)];
 }
