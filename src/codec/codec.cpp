@@ -81,7 +81,7 @@ void Reader::expect_end() const {
     }
 }
 
-// ---------------------------------------------------------------------------------------------- shared pointers
+// Shared pointers.
 
 // Keeps what it has seen alive, or the address of one that is gone could be taken for another's.
 class SharedWritten {
@@ -176,7 +176,7 @@ std::shared_ptr<void> find_shared(Reader& reader, std::uint32_t id, const void* 
 
 }    // namespace detail
 
-// ---------------------------------------------------------------------------------------------- error codes, exceptions
+// Error codes, exceptions.
 
 namespace {
 

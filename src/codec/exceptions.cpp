@@ -74,7 +74,7 @@ Stack decode_stack(Reader& reader) {
     return addresses.empty() ? Stack() : Stack(addresses);
 }
 
-// ---------------------------------------------------------------------------------------------- known types
+// Known types.
 
 using Decoded = std::exception_ptr;
 
@@ -330,7 +330,7 @@ std::string_view name_without_nesting(std::string_view mangled) {
     return mangled;
 }
 
-// ---------------------------------------------------------------------------------------------- registered types
+// Registered types.
 
 // Only ever grows, at its head, so it needs no lock, which a fork could leave locked.
 constinit std::atomic<ExceptionCodec*> registered{nullptr};
@@ -344,7 +344,7 @@ const ExceptionCodec* registered_by_name(std::string_view mangled) {
     return nullptr;
 }
 
-// ---------------------------------------------------------------------------------------------- encoding
+// Encoding.
 
 // The value of an exception that is a number or a text.
 std::optional<std::string> printed_number(const std::exception_ptr& error) {
@@ -478,7 +478,7 @@ void encode_one(Writer& writer, const std::exception_ptr& error, std::span<const
     }
 }
 
-// ---------------------------------------------------------------------------------------------- decoding
+// Decoding.
 
 Decoded decode_one(Reader& reader, bool nest, int depth);
 

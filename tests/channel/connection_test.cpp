@@ -161,7 +161,7 @@ TEST(Connection, IsMadeOfStreamSocketsOnly) {
     EXPECT_THROW(Connection(multihull::FileDescriptor(-1)), multihull::Error);
 }
 
-// ------------------------------------------------------------------------------------------------ hostile peers
+// Hostile peers.
 
 TEST(HostilePeer, CannotMakeUsTakeMemoryByALength) {
     for (const std::string_view header :
@@ -264,7 +264,7 @@ TEST(HostilePeer, CannotMakeUsKeepDescriptors) {
     EXPECT_EQ(test::open_descriptors(), before);
 }
 
-// ------------------------------------------------------------------------------------------------ descriptors
+// Descriptors.
 
 TEST(Descriptors, TravelInMessages) {
     const std::size_t before = test::open_descriptors();
@@ -322,7 +322,7 @@ TEST(Descriptors, AClosedOneCannotBeSent) {
     EXPECT_THROW(a.send(Connection()), multihull::Error);
 }
 
-// ------------------------------------------------------------------------------------------------ processes
+// Processes.
 
 class ConnectionAcrossProcesses : public test::StartMethodTest {};
 INSTANTIATE_TEST_SUITE_P(EachStartMethod, ConnectionAcrossProcesses, test::each_start_method(),
@@ -427,7 +427,7 @@ TEST_P(ConnectionAcrossProcesses, PeersKilledAtRandomNeverHangOrHarmUs) {
     }
 }
 
-// ------------------------------------------------------------------------------------------------ Python
+// Python.
 
 constexpr const char* kPythonPeer = R"(
 import sys

@@ -154,7 +154,7 @@ TEST(DescriptorsOfPools, AreRefusedWhereEveryWorkerWouldNeedOne) {
     EXPECT_THROW(mh::Pool({.processes = 2, .initializer = mh::Call(ignore, std::move(a))}), mh::CodecError);
 }
 
-// ------------------------------------------------------------------------------------------------ by bytes alone
+// By bytes alone.
 
 std::vector<std::byte> bytes_of(Connection connection) {
     mh::detail::VectorGrowth growth;
@@ -250,7 +250,7 @@ TEST(DescriptorsInBytes, AreNotHeldByAForkedChild) {
     EXPECT_EQ(status, 0);
 }
 
-// ------------------------------------------------------------------------------------------------ kill points
+// Kill points.
 
 #ifdef MULTIHULL_FAILPOINTS
 

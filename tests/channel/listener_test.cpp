@@ -263,7 +263,7 @@ TEST(Handshake, LeavesTheFirstMessageAlone) {
     client.join();
 }
 
-// ------------------------------------------------------------------------------------------------ Python
+// Python.
 
 constexpr const char* kPythonAddress = R"(
 import sys

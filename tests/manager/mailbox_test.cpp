@@ -103,7 +103,7 @@ void call_until_gone(const multihull::DictProxy& dict, const multihull::QueuePro
     }
 }
 
-// ------------------------------------------------------------------------------------------------------------ in order
+// In order.
 
 class MailboxStartTest : public test::StartMethodTest {};
 
@@ -149,7 +149,7 @@ TEST(Mailbox, EachThreadHasItsOwn) {
     EXPECT_EQ(dict.get("n"), Object(1200));
 }
 
-// ------------------------------------------------------------------------------------------------------------ by hand
+// By hand.
 
 // A client that does with its mailbox what it likes.
 class RawClient {
@@ -286,7 +286,7 @@ TEST(Mailbox, ABrokenClientCostsItself) {
     EXPECT_EQ(clients[1]->ask(nullptr, "dummy", {}), Object());
 }
 
-// ------------------------------------------------------------------------------------------------------------- deaths
+// Deaths.
 
 class AClientDies : public ::testing::TestWithParam<KillPoint> {};
 class TheServerDies : public ::testing::TestWithParam<KillPoint> {};

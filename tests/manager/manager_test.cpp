@@ -27,7 +27,7 @@ using multihull::Object;
 
 constexpr std::size_t kPid = 10;
 
-// ---------------------------------------------------------------------------------------------- what other processes do
+// What other processes do.
 
 void change(multihull::DictProxy dict, multihull::ListProxy list, multihull::NamespaceProxy ns) {
     dict["child"] = "was here";
@@ -128,7 +128,7 @@ void register_all(Manager& manager) {
     manager.template register_function<&doubled>("doubled");
 }
 
-// ---------------------------------------------------------------------------------------------------- by start method
+// By start method.
 
 class ManagerStartTest : public test::StartMethodTest {};
 
@@ -232,7 +232,7 @@ TEST_P(ManagerStartTest, ResultsOfAPoolInTheServer) {
 
 INSTANTIATE_TEST_SUITE_P(StartMethods, ManagerStartTest, test::each_start_method(), test::start_method_name);
 
-// ------------------------------------------------------------------------------------------------------- life and death
+// Life and death.
 
 TEST(Manager, EndsWithItsScope) {
     multihull::Manager{};    // what a process opens once and for all
@@ -370,7 +370,7 @@ TEST(Manager, ServesByTcpAndByPathToWhoKnowsTheKey) {
     EXPECT_THROW(nobody.connect(), multihull::ManagerGone);
 }
 
-// -------------------------------------------------------------------------------------------------------------- Python
+// Python.
 
 TEST(Manager, PythonCallsTypesOfTheProgram) {
     multihull::BaseManager manager({.address = "127.0.0.1:0", .authkey = "the key"});

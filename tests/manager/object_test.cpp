@@ -33,7 +33,7 @@ Object travelled(const Object& object) {
     return copy;
 }
 
-// ------------------------------------------------------------------------------------------------ random values
+// Random values.
 
 class Values {
 public:
@@ -194,7 +194,7 @@ def value(text):
 lines = sys.stdin.read().split('\n')[:-1]
 )";
 
-// ------------------------------------------------------------------------------------------------ against Python
+// Against Python.
 
 TEST(ObjectAgainstPython, PrintsAsPythonDoes) {
     Values values(1);
@@ -353,7 +353,7 @@ TEST(ObjectAgainstPython, FindsKeysBesideGapsAsPythonDoes) {
     EXPECT_EQ(test::python(script + "print(d)"), printed(dict.whole()) + "\n");
 }
 
-// ------------------------------------------------------------------------------------------------ by itself
+// By itself.
 
 TEST(Object, IsWrittenAsCxxWritesValues) {
     EXPECT_EQ((Object{42, nullptr, "hello"}).repr(), "[42, None, 'hello']");

@@ -187,7 +187,7 @@ TEST(OwnTypes, ServersNeedAKey) {
     EXPECT_THROW(ManagerServer(ManagerServerOptions{.address = "@multihull-test-without-a-key"}), multihull::Error);
 }
 
-// ------------------------------------------------------------------------------------------------ the registry
+// The registry.
 
 // Holds a value.
 class Holder : public Referent {
