@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <pthread.h>
+#include <ranges>
 #include <sched.h>
 
 namespace multihull::detail {
@@ -295,8 +296,8 @@ std::shared_ptr<ManagerClient> ManagerClient::of(const std::string& address, con
 std::optional<std::string> ManagerClient::known_key(const std::string& address) {
     Clients& all = clients();
     const std::lock_guard lock(all.mutex);
-    for (auto client = all.all.rbegin(); client != all.all.rend(); ++client) {
-        if ((*client)->address_ == address) return (*client)->authkey_;
+    for (const ManagerClient* client : std::views::reverse(all.all)) {
+        if (client->address_ == address) return client->authkey_;
     }
     return std::nullopt;
 }
