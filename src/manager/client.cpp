@@ -147,7 +147,7 @@ ManagerReply parse_reply(std::span<const std::byte> body) {
 
 }    // namespace
 
-// ------------------------------------------------------------------------------------------------ one connection
+// One connection.
 
 ManagerReply ManagerLink::exchange(std::string_view request) {
     asked_at_ = os::now_ns();
@@ -250,7 +250,7 @@ std::size_t ManagerLink::receive(std::size_t have) {
     }
 }
 
-// ----------------------------------------------------------------------------------------------------- the client
+// The client.
 
 std::mutex& managers_mutex() noexcept { return clients().mutex; }
 

@@ -23,7 +23,7 @@ MailboxBell* bell_of(const ObjectRef& object) { return static_cast<MailboxBell*>
 
 }    // namespace
 
-// ----------------------------------------------------------------------------------------------------------- the server
+// The server.
 
 // The client may set kBySocket meanwhile, and a broken one anything.
 std::optional<std::span<const std::byte>> Mailbox::take(std::span<std::byte> room) noexcept {
@@ -108,7 +108,7 @@ bool LoopMailboxes::fall_asleep() noexcept {
     return false;
 }
 
-// ----------------------------------------------------------------------------------------------------------- the client
+// The client.
 
 ClientMailbox::ClientMailbox(std::span<const std::byte> name, std::uint32_t place) {
     Reader reader(name);

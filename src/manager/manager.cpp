@@ -227,7 +227,7 @@ std::size_t BaseManager::number_of_objects() {
 
 std::string BaseManager::debug_info() { return state_->server().control("debug_info", Object::tuple()).as_str(); }
 
-// ------------------------------------------------------------------------------------------------------------- servers
+// Servers.
 
 Server::Server(std::unique_ptr<detail::ManagerServer> server) : server_(std::move(server)) {}
 Server::Server(Server&&) noexcept = default;

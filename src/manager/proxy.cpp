@@ -125,7 +125,7 @@ Object slice(const Object& start, const Object& stop, const Object& step) {
 
 }    // namespace detail
 
-// ------------------------------------------------------------------------------------------------------- all proxies
+// All proxies.
 
 Object BaseProxy::call_with(std::string_view method, Object args, Object kwargs) const {
     const std::string& ident = reference_->target().ident;
@@ -181,7 +181,7 @@ void BaseProxy::require_ours(std::string_view method) const {
 void BaseProxy::encode(detail::Writer& writer) const { reference_->encode(writer); }
 detail::ProxyRef BaseProxy::decode(detail::Reader& reader) { return detail::ProxyReference::decode(reader); }
 
-// ---------------------------------------------------------------------------------------------------------- containers
+// Containers.
 
 namespace {
 
@@ -233,7 +233,7 @@ bool NamespaceProxy::contains(std::string_view name) const {
     }
 }
 
-// ------------------------------------------------------------------------------------------------------------- waiting
+// Waiting.
 
 namespace {
 
