@@ -60,10 +60,12 @@ private:
     bool first_ = true;
 };
 
-// Rows are threads of one process: 0 is where tasks are submitted, n + 1 is worker n.
+// Rows are threads of one process. Tasks are submitted in its main thread, whose number is the process's (0 would be the same to
+// Perfetto); workers are counted from 1, or from above that number where it is as small as theirs (in a container, say).
 class ChromeWriter {
 public:
-    ChromeWriter(const Trace& trace, std::ostream& out) : trace_(trace), out_(out), elements_(out) {}
+    ChromeWriter(const Trace& trace, std::ostream& out)
+        : trace_(trace), out_(out), elements_(out), main_(static_cast<std::size_t>(trace.pid)) {}
 
     void write() {
         out_ << "{\"displayTimeUnit\":\"ms\",\"otherData\":"
@@ -78,6 +80,11 @@ public:
     }
 
 private:
+    std::size_t row_of(std::size_t worker) const {
+        const std::size_t below = main_ <= trace_.workers ? main_ : 0;
+        return below + worker + 1;
+    }
+
     json event(const char* phase, std::string name, std::size_t row, std::chrono::nanoseconds at) const {
         return {{"ph", phase}, {"name", std::move(name)}, {"pid", trace_.pid}, {"tid", row}, {"ts", microseconds(at)}};
     }
@@ -87,11 +94,11 @@ private:
     }
 
     void add_names() {
-        add_metadata("process_name", 0, {{"name", trace_.pool}});
-        add_metadata("thread_name", 0, {{"name", "submitted"}});
+        add_metadata("process_name", main_, {{"name", trace_.pool}});
+        add_metadata("thread_name", main_, {{"name", "submitted"}});
         for (std::size_t i = 0; i < trace_.workers; ++i) {
-            add_metadata("thread_name", i + 1, {{"name", "worker " + std::to_string(i)}});
-            add_metadata("thread_sort_index", i + 1, {{"sort_index", i + 1}});
+            add_metadata("thread_name", row_of(i), {{"name", "worker " + std::to_string(i)}});
+            add_metadata("thread_sort_index", row_of(i), {{"sort_index", i + 1}});
         }
     }
 
@@ -106,8 +113,8 @@ private:
 
     void add_process(const TraceProcess& process) {
         const json arguments{{"process", process.pid}};
-        add_slice("starting", "process", process.worker + 1, process.requested, process.born, arguments);
-        add_slice("initializing", "process", process.worker + 1, process.born, process.ready, arguments);
+        add_slice("starting", "process", row_of(process.worker), process.requested, process.born, arguments);
+        add_slice("initializing", "process", row_of(process.worker), process.born, process.ready, arguments);
     }
 
     json flow(const char* phase, std::size_t id, std::size_t row, std::chrono::nanoseconds at) const {
@@ -130,8 +137,8 @@ private:
             const TraceEvent& call = trace_.events[calls[n]];
             std::chrono::nanoseconds end = call.submitted + std::chrono::microseconds(1);
             if (n + 1 < calls.size()) end = std::min(end, trace_.events[calls[n + 1]].submitted);
-            add_slice(label(trace_, call), "submitted", 0, call.submitted, end, json::object());
-            elements_.add(flow("s", calls[n], 0, call.submitted));
+            add_slice(label(trace_, call), "submitted", main_, call.submitted, end, json::object());
+            elements_.add(flow("s", calls[n], main_, call.submitted));
         }
     }
 
@@ -143,15 +150,15 @@ private:
             arguments["first_input"] = task.first_input;
             arguments["inputs"] = task.inputs;
         }
-        add_slice(label(trace_, task), "task", task.worker + 1, task.started, task.ended, std::move(arguments));
+        add_slice(label(trace_, task), "task", row_of(task.worker), task.started, task.ended, std::move(arguments));
         if (task.inputs != 0) return;
-        json end = flow("f", id, task.worker + 1, task.started);
+        json end = flow("f", id, row_of(task.worker), task.started);
         end["bp"] = "e";    // binds to the slice around it
         elements_.add(end);
     }
 
     void add_failure(const PoolFailure& failure) {
-        json mark = event("i", to_string(failure.outcome), failure.worker + 1, failure.when);
+        json mark = event("i", to_string(failure.outcome), row_of(failure.worker), failure.when);
         mark["cat"] = "failure";
         mark["s"] = "t";    // as high as its row
         mark["args"] = {{"what", failure.what},
@@ -164,6 +171,7 @@ private:
     const Trace& trace_;
     std::ostream& out_;
     Elements elements_;
+    const std::size_t main_;
 };
 
 // What trace_page.html reads.

@@ -58,6 +58,20 @@ multihull::Trace eventful() {
     return pool.trace();
 }
 
+struct Output {
+    int status = -1;
+    std::string text;
+};
+
+Output output_of(const std::string& command) {
+    std::FILE* const pipe = ::popen(command.c_str(), "r");
+    Output output;
+    char buffer[4096];
+    for (std::size_t got = 0; (got = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) output.text.append(buffer, got);
+    output.status = ::pclose(pipe);
+    return output;
+}
+
 std::string whole_file(const std::filesystem::path& path) {
     std::ostringstream text;
     text << std::ifstream(path, std::ios::binary).rdbuf();
@@ -99,6 +113,7 @@ TEST(TraceFiles, JsonIsChromesFormat) {
         EXPECT_TRUE(event.at("name").is_string());
         EXPECT_TRUE(event.at("pid").is_number_integer());
         EXPECT_TRUE(event.at("tid").is_number_integer());
+        EXPECT_NE(event.at("tid"), 0);    // of which Chrome and Perfetto do not think the same
         const std::pair thread(event.at("pid").get<int>(), event.at("tid").get<int>());
         if (phase == "M") {
             const auto name = event.at("name").get<std::string>();
@@ -142,6 +157,54 @@ TEST(TraceFiles, JsonIsChromesFormat) {
     }
 }
 
+void expect_understood(const json& understood, const multihull::Trace& trace) {
+    EXPECT_EQ(understood.at("errors"), json::array());
+    EXPECT_EQ(understood.at("process"), json::array({{{"pid", trace.pid}, {"name", trace.pool}}}));
+    const auto calls = std::ranges::count(trace.events, 0U, &multihull::TraceEvent::inputs);
+    std::map<std::string, std::int64_t> slices{{"submitted", calls}};
+    std::int64_t worked_ns = 0;
+    const auto worker = [&](const auto& event) -> auto& { return slices["worker " + std::to_string(event.worker)]; };
+    for (const multihull::TraceEvent& event : trace.events) {
+        ++worker(event);
+        worked_ns += (event.ended - event.started).count();
+    }
+    for (const multihull::TraceProcess& process : trace.processes) worker(process) += 2;    // starting, initializing
+    for (const multihull::PoolFailure& failure : trace.failures) ++worker(failure);
+    std::map<std::string, std::int64_t> rows;
+    for (const json& thread : understood.at("threads")) rows[thread.at("name")] = thread.at("slices");
+    EXPECT_EQ(rows, slices);
+    EXPECT_EQ(understood.at("threads")[0].at("name"), "submitted");
+    for (const json& kind : understood.at("slices")) {
+        EXPECT_GE(kind.at("shortest").get<double>(), 0) << kind;
+        if (kind.at("category") != "task") continue;
+        EXPECT_EQ(kind.at("count"), trace.events.size());
+        // Each is rounded to a nanosecond.
+        EXPECT_NEAR(kind.at("total").get<double>(), static_cast<double>(worked_ns),
+                    static_cast<double>(trace.events.size()));
+    }
+    const json flows{{"count", calls}, {"backwards", 0}, {"same", calls}};
+    EXPECT_EQ(understood.at("flows"), json::array({flows}));
+    EXPECT_EQ(understood.at("stacks").size(), trace.failures.size());
+}
+
+// The parser of ui.perfetto.dev: it complains of nothing, and has understood what the trace holds; also in a container, where the
+// number of a process is as small as those of its threads.
+TEST(TraceFiles, PerfettoReadsTheJson) {
+    const std::string parser = MULTIHULL_TESTS "/../build/perfetto";
+    if (!std::filesystem::exists(parser) || std::system("command -v node >/dev/null") != 0)
+        GTEST_SKIP() << "no Perfetto here: tests/browser/perfetto.sh fetches it where there are node and npm";
+    const test::Folder folder;
+    multihull::Trace trace = eventful();
+    for (const int pid : {trace.pid, 2}) {
+        trace.pid = pid;
+        trace.write_chrome_json(folder / "trace.json");
+        const Output output = output_of("node '" MULTIHULL_TESTS "/browser/perfetto.mjs' '" + parser + "' '" +
+                                        folder.path() + "/trace.json' 2>'" + folder.path() + "/errors'");
+        ASSERT_EQ(output.status, 0) << whole_file(folder / "errors");
+        expect_understood(json::parse(output.text), trace);
+    }
+}
+
 TEST(TraceFiles, CannotBeWrittenIsAnError) {
     multihull::Pool pool({.processes = 1, .trace = true});
     pool.apply(square, 1);
@@ -165,12 +228,8 @@ TEST(TraceFiles, PageWorksInABrowser) {
     const std::string command = std::string("python3 '" MULTIHULL_TESTS "/browser/trace_page.py' '") +
                                 (folder / "trace.html").string() + "' " + (pictures != nullptr ? pictures : "") +
                                 " 2>&1";
-    std::FILE* const pipe = ::popen(command.c_str(), "r");
-    ASSERT_NE(pipe, nullptr);
-    std::string said;
-    char buffer[4096];
-    for (std::size_t got = 0; (got = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) said.append(buffer, got);
-    EXPECT_EQ(::pclose(pipe), 0) << said;
+    const Output output = output_of(command);
+    EXPECT_EQ(output.status, 0) << output.text;
 }
 
 }    // namespace
