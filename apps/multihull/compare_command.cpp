@@ -2,17 +2,18 @@
 
 #include "command_line.hpp"
 #include "comparison_plot.hpp"
+#include "comparison_text.hpp"
 #include "failure.hpp"
 #include "gnuplot.hpp"
 #include "interrupt.hpp"
 #include "output_file.hpp"
-#include "progress.hpp"
 #include "workloads.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <multihull/compare.hpp>
 #include <multihull/process.hpp>
+#include <multihull/progress_bar.hpp>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
@@ -152,14 +153,8 @@ private:
     static bool interrupted() { return interrupted_by() != 0; }
 
     void measure(const std::vector<WorkItem>& items) {
-        std::optional<Progress> progress;
         multihull::CompareOptions how{.jobs = options_.jobs, .repeat = options_.repeat};
-        how.progress = [&](const multihull::Progress& now) {
-            if (!progress) {
-                progress.emplace(now.total.value_or(0), "measurements");
-            }
-            progress->show(now.done, 0);
-        };
+        how.progress = multihull::ProgressBar({.label = options_.work, .unit = "measurements", .keep = false});
         how.stop = interrupted;
         how.pool.name = "compare";
         comparison_ = multihull::compare(run_item, items, how);
@@ -171,7 +166,10 @@ private:
             most = *std::ranges::max_element(options_.jobs);
         }
         for (const Prefer way : {Prefer::threads, Prefer::processes}) {
-            BreakEven found = multihull::break_even(way, most, interrupted);
+            const multihull::ProgressBar bar({.label = fmt::format("break-even, {}", jobs_text(most, way)),
+                                              .unit = "task sizes",
+                                              .keep = false});
+            BreakEven found = multihull::break_even(way, most, interrupted, bar);
             if (interrupted()) {
                 break_evens_.clear();
                 return;
@@ -199,47 +197,7 @@ private:
             fmt::print(out, "Interrupted: this is what was measured until then.\n");
             return;
         }
-        fmt::print(out, "{}", conclusion());
-    }
-
-    std::string conclusion() const {
-        std::string text;
-        if (!comparison_.same_results.value_or(true)) {
-            text += "THE RESULTS DIFFER from one way to another.\n";
-        } else {
-            text += "Every way had the same results. ";
-        }
-        const ComparedWay& serial = comparison_.ways.front();
-        text += fmt::format("One call takes {}.\n", multihull::to_string(serial.median() / comparison_.items));
-        const ComparedWay* best = &serial;
-        for (const ComparedWay& way : comparison_.ways) {
-            if (way.median() < best->median()) {
-                best = &way;
-            }
-        }
-        const double gain = comparison_.speed_up(*best).value_or(1);
-        if (best->way == Prefer::serial || gain < 1.05) {
-            text +=
-                "Nothing was clearly faster than a plain loop: this work, at this size and on this machine, does not "
-                "pay in parallel.\n";
-        } else {
-            text += fmt::format("Fastest: {} {}, {:.2f} times as fast as a plain loop.\n", best->jobs,
-                                multihull::to_string(best->way), gain);
-        }
-        for (const BreakEven& found : break_evens_) {
-            text += fmt::format("A task pays in {} {} from {} on in a map, from {} on with a future for each.\n",
-                                found.jobs, multihull::to_string(found.way), pays_from(found, found.map()),
-                                pays_from(found, found.futures()));
-        }
-        return text;
-    }
-
-    static std::string pays_from(const BreakEven& found, const std::optional<std::chrono::nanoseconds>& size) {
-        if (!size) {
-            return "more than " + multihull::to_string(found.points.back().task);
-        }
-        const std::string text = multihull::to_string(*size);
-        return *size == found.points.front().task ? "less than " + text : text;
+        fmt::print(out, "{}", conclusion(comparison_, break_evens_));
     }
 
     void write_json() const {
@@ -319,17 +277,16 @@ CLI::App* add_compare_command(CLI::App& program, const std::shared_ptr<CompareCo
         ->add_option("-j,--jobs", options->jobs, "Numbers of threads and processes to try; 1, 2, 4, ... unless given")
         ->check(number_between(1, kMostJobs))
         ->delimiter(',')
+        ->allow_extra_args(false)
         ->type_name("N,N,...");
     command->add_option("--repeat", options->repeat, "How often each way is measured")
         ->check(number_between(1, 10'000))
         ->capture_default_str()
         ->type_name("N");
-    command->add_option("--files", options->files, "Of the work words: files, and folders of them")
-        ->type_name("PATH...");
+    command->add_option("--files", options->files, "Of the work words: files, and folders of them")->type_name("PATH");
     command->add_option("--plot", options->plots, "Draws a picture; may be given again")
         ->check(CLI::Validator(check_plot, ""))
-        ->expected(1)
-        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+        ->allow_extra_args(false)
         ->type_name("FILE.svg|FILE.png");
     command->add_option("--theme", options->theme, "Of the picture")
         ->check(CLI::IsMember({"light", "dark"}).description(""))

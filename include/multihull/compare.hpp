@@ -27,8 +27,9 @@ struct CompareOptions {
         jobs{};                ///< Numbers of threads and of processes to try; empty: 1, 2, 4, ... cpu_count().
     std::size_t repeat = 5;    ///< How often each way is measured.
     std::vector<Prefer> ways{Prefer::serial, Prefer::threads, Prefer::processes};
-    PoolOptions pool{};                                 ///< Of the processes; `processes` is set from `jobs`.
-    std::function<void(const Progress&)> progress{};    ///< Told after each measurement, in the calling thread.
+    PoolOptions pool{};    ///< Of the processes; `processes` is set from `jobs`.
+    std::function<void(const Progress&)>
+        progress{};    ///< Told before the first measurement and after each, in the calling thread.
     /// Asked before each call, from whichever thread makes it, and ten times a second while processes work: true ends the comparison
     /// early, with what was measured until then.
     std::function<bool()> stop{};
@@ -108,7 +109,8 @@ struct BreakEven {
 };
 
 /// Measures it for threads or processes, `jobs` of them (0: cpu_count()), which are started before; takes about a second. `stop` as in
-/// CompareOptions, asked now and then. Throws std::invalid_argument for Prefer::serial.
-BreakEven break_even(Prefer way = Prefer::processes, std::size_t jobs = 0, const std::function<bool()>& stop = {});
+/// CompareOptions, asked now and then; `progress` is told of sizes, as there. Throws std::invalid_argument for Prefer::serial.
+BreakEven break_even(Prefer way = Prefer::processes, std::size_t jobs = 0, const std::function<bool()>& stop = {},
+                     const std::function<void(const Progress&)>& progress = {});
 
 }    // namespace multihull

@@ -92,12 +92,19 @@ BreakEven::Point measure(double size_ns, double turns_each, Submit submit, Map m
 }
 
 template <class Submit, class Map>
-void measure_all(BreakEven& result, const std::function<bool()>& stop, Submit submit, Map map) {
+void measure_all(BreakEven& result, const std::function<bool()>& stop,
+                 const std::function<void(const Progress&)>& progress, Submit submit, Map map) {
+    const auto began = Clock::now();
+    const auto tell = [&] {
+        if (progress) progress({result.points.size(), kSizes.size(), Clock::now() - began});
+    };
+    tell();
     const double turns = turns_per_ns();
     map(std::vector<std::uint64_t>(64 * result.jobs, 1000));    // so that all workers are there
     for (const int size : kSizes) {
         if (stop && stop()) return;
         result.points.push_back(measure(size, turns, submit, map));
+        tell();
     }
 }
 
@@ -106,7 +113,8 @@ void measure_all(BreakEven& result, const std::function<bool()>& stop, Submit su
 std::optional<nanoseconds> BreakEven::futures() const { return crossing(points, &Point::futures); }
 std::optional<nanoseconds> BreakEven::map() const { return crossing(points, &Point::map); }
 
-BreakEven break_even(Prefer way, std::size_t jobs, const std::function<bool()>& stop) {
+BreakEven break_even(Prefer way, std::size_t jobs, const std::function<bool()>& stop,
+                     const std::function<void(const Progress&)>& progress) {
     BreakEven result{.way = way, .jobs = jobs != 0 ? jobs : cpu_count()};
     if (way == Prefer::serial)
         throw std::invalid_argument("a plain loop has no break-even: ask for threads or processes");
@@ -114,14 +122,14 @@ BreakEven break_even(Prefer way, std::size_t jobs, const std::function<bool()>& 
         ThreadPoolExecutor threads(result.jobs);
         const auto loop = detail::parallel_place({.prefer = Prefer::threads}, 2).backend;
         measure_all(
-            result, stop, [&](std::uint64_t turns) { return threads.submit(count_to, turns); },
+            result, stop, progress, [&](std::uint64_t turns) { return threads.submit(count_to, turns); },
             [&](const std::vector<std::uint64_t>& inputs) {
                 loop->run(inputs.size(), result.jobs, 0, [&](std::size_t i) { count_to(inputs[i]); });
             });
     } else {
         Pool pool(result.jobs);
         measure_all(
-            result, stop, [&](std::uint64_t turns) { return pool.apply_async(count_to, turns); },
+            result, stop, progress, [&](std::uint64_t turns) { return pool.apply_async(count_to, turns); },
             [&](const std::vector<std::uint64_t>& inputs) { pool.map(count_to, inputs); });
     }
     return result;

@@ -175,6 +175,10 @@ Comparison detail::compare_work(ComparedWork& work, const CompareOptions& option
     const std::size_t ways = comparison.ways.size();
     const auto began = Clock::now();
     std::size_t done = 0;
+    const auto tell = [&] {
+        if (options.progress) options.progress({done, ways * options.repeat, Clock::now() - began});
+    };
+    tell();
     try {
         for (std::size_t round = 0; round < options.repeat; ++round) {
             for (std::size_t turn = 0; turn < ways; ++turn) {
@@ -182,7 +186,8 @@ Comparison detail::compare_work(ComparedWork& work, const CompareOptions& option
                 measure(work, comparison.ways[(turn + round) % ways], options);
                 const std::optional<bool> same = work.same_as_first();
                 if (same) comparison.same_results = comparison.same_results.value_or(true) && *same;
-                if (options.progress) options.progress({++done, ways * options.repeat, Clock::now() - began});
+                ++done;
+                tell();
             }
         }
         comparison.complete = true;

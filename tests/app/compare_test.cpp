@@ -1,5 +1,6 @@
 // `multihull compare`: its works, its options, its pictures, and what it says when something is wrong.
 #include "comparison_plot.hpp"
+#include "comparison_text.hpp"
 #include "failure.hpp"
 #include "gnuplot.hpp"
 #include "program.hpp"
@@ -109,7 +110,8 @@ TEST(Compare, EveryWorkHasTheSameResultsInEveryWay) {
                                        HasSubstr("\nserial        1"), HasSubstr("\nthreads       1"),
                                        HasSubstr("\nthreads       3"), HasSubstr("\nprocesses     1"),
                                        HasSubstr("\nprocesses     3"), HasSubstr("Every way had the same results")));
-        EXPECT_THAT(outcome.err, HasSubstr("10 of 10 done"));
+        EXPECT_THAT(outcome.err,
+                    AllOf(HasSubstr(std::string(work.name) + ": 10 of 10 done, "), Not(HasSubstr("failed"))));
     }
 }
 
@@ -119,6 +121,7 @@ TEST(Compare, WritesJson) {
                                      folder / "out.json"});
     EXPECT_EQ(outcome.status, 0) << outcome.err;
     EXPECT_THAT(outcome.out, HasSubstr("A task pays in 2 processes from"));
+    EXPECT_THAT(outcome.err, HasSubstr("\nbreak-even, 2 processes: 9 of 9 done, "));
     const auto json = nlohmann::json::parse(read_file(folder / "out.json"));
     EXPECT_EQ(json["work"], "pi");
     EXPECT_EQ(json["items"], 4);
@@ -132,8 +135,9 @@ TEST(Compare, WritesJson) {
     EXPECT_THAT(json["break_even"][0]["points"], SizeIs(9));
     EXPECT_THAT(names_in(folder.path()), ElementsAre("out.json"));
 
-    const Outcome piped = compare({"count", "--items", "1", "--size", "10", "--jobs", "1", "--repeat", "1", "--json",
-                                   "-", "--no-break-even"});
+    // An option's list ends before the work.
+    const Outcome piped = compare({"--items", "1", "--size", "10", "--repeat", "1", "--json", "-", "--no-break-even",
+                                   "--jobs", "1", "count"});
     EXPECT_EQ(nlohmann::json::parse(piped.out)["size"], 10);
     EXPECT_THAT(piped.err, HasSubstr("Counting loop"));
 }
@@ -162,6 +166,30 @@ TEST(Compare, DrawsPicturesInBothFormatsAndThemes) {
     EXPECT_THAT(dark_svg, HasSubstr("fill=\"#0d1117\""));
     const std::string png = read_file(folder / "light.png");
     EXPECT_THAT(png, StartsWith("\x89PNG"));
+}
+
+TEST(Compare, SaysWhatItComesTo) {
+    using multihull::Prefer;
+    multihull::Comparison found{.items = 10, .repeat = 1};
+    found.ways = {{.times = {100ms}, .starts = {0s}},
+                  {.way = Prefer::threads, .jobs = 1, .times = {98ms}, .starts = {0s}},
+                  {.way = Prefer::processes, .jobs = 4, .times = {40ms}, .starts = {1ms}}};
+    EXPECT_EQ(
+        app::conclusion(found, {{.jobs = 1, .points = {{1us, 0.5, 2}}}}),
+        "Every way had the same results. One call takes 10.0 ms.\n"
+        "Fastest: 4 processes, 2.50 times as fast as a plain loop.\n"
+        "A task pays in 1 process from less than 1.00 us on in a map, from more than 1.00 us on with a future for "
+        "each.\n");
+    // One thread does what the loop does: where it takes another time, something else was at work.
+    for (const auto time : {50ms, 150ms}) {
+        found.ways[1].times = {time};
+        EXPECT_THAT(app::conclusion(found, {}), HasSubstr("Do not trust these figures: one thread was "));
+    }
+    found.ways[1].times = {100ms};
+    found.ways[2].times = {97ms};
+    found.same_results = false;
+    EXPECT_THAT(app::conclusion(found, {}), AllOf(StartsWith("THE RESULTS DIFFER"),
+                                                  HasSubstr("Nothing was clearly faster"), Not(HasSubstr("trust"))));
 }
 
 TEST(Compare, GnuplotSaysWhatIsWrong) {

@@ -55,7 +55,7 @@ TEST(Compare, MeasuresEachWayAsOftenAsAsked) {
         EXPECT_LE(way.median(), way.slowest());
         EXPECT_EQ(way.median_start() > 0ns, way.way == Prefer::processes);
     }
-    EXPECT_EQ(told, (std::vector<std::size_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}));
+    EXPECT_EQ(told, (std::vector<std::size_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}));
     EXPECT_TRUE(found.complete);
     EXPECT_EQ(found.same_results, true);
     EXPECT_EQ(found.items, 3U);
@@ -165,7 +165,16 @@ TEST(BreakEven, MeasuresTasksOfGrowingSize) {
         EXPECT_LT(found.points.front().futures, 1);
     }
     int asked = 0;
-    EXPECT_THAT(break_even(Prefer::processes, 1, [&] { return ++asked > 2; }).points, SizeIs(2));
+    std::vector<std::size_t> told;
+    const auto progress = [&](const Progress& now) {
+        told.push_back(now.done);
+        EXPECT_EQ(now.total, 9U);
+    };
+    EXPECT_THAT(break_even(
+                    Prefer::processes, 1, [&] { return ++asked > 2; }, progress)
+                    .points,
+                SizeIs(2));
+    EXPECT_EQ(told, (std::vector<std::size_t>{0, 1, 2}));
 }
 
 }    // namespace
