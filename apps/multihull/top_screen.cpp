@@ -120,8 +120,9 @@ std::vector<ScreenLine> top_lines(const std::vector<ProgramView>& programs, std:
                                        count(pools, "pool", "pools"), count(workers, "worker", "workers")));
     if (programs.empty()) {
         lines.add(Tone::plain, "");
-        lines.add(Tone::plain, "No running program of yours publishes its pools. To see one:");
-        lines.add(Tone::plain, "start it with MULTIHULL_MONITOR=1, or set PoolOptions::publish.");
+        lines.add(Tone::plain, "No running program of yours publishes its pools.");
+        lines.add(Tone::plain, "To see one, set PoolOptions::publish,");
+        lines.add(Tone::plain, "or start it with MULTIHULL_MONITOR=1.");
     }
     for (const ProgramView& program : programs) {
         lines.add(Tone::plain, "");
