@@ -385,16 +385,13 @@ std::optional<int> Process::State::Child::exitcode() {
     std::optional<int> now;
     {
         const std::lock_guard guard(mutex);
-        if (!code && own) {
-            if (const auto status = os::reap(pidfd, false)) {
-                bury(pid);
-                code = status->code;
-            } else if (os::wait_readable(pidfd.get(), 0)) {
-                // Ended, but somebody else reaped it (the program ignores SIGCHLD, or calls waitpid(-1)): its status is lost.
-                bury(pid);
-                code = 255;
-            }
-            if (code) told.swap(callbacks);
+        // In this order: it may end between the two.
+        if (!code && own && os::wait_readable(pidfd.get(), 0)) {
+            const auto status = os::reap(pidfd, false);
+            bury(pid);
+            // Where somebody else reaped it (the program ignores SIGCHLD, or calls waitpid(-1)) its status is lost.
+            code = status ? status->code : 255;
+            told.swap(callbacks);
         }
         now = code;
     }

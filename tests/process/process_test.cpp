@@ -104,6 +104,15 @@ TEST_P(ProcessTest, exit_codes_are_as_pythons) {
     ::testing::internal::GetCapturedStderr();
 }
 
+TEST_P(ProcessTest, who_asks_at_the_very_end_is_told_the_exit_code) {
+    for (int i = 0; i < (GetParam() == multihull::StartMethod::spawn ? 20 : 200); ++i) {
+        Process process(exit_with, 7);
+        process.start();
+        while (!process.exitcode()) {}
+        ASSERT_EQ(process.exitcode(), 7) << i;
+    }
+}
+
 TEST_P(ProcessTest, DISABLED_throws) {
     Process process({.name = "unlucky"}, throw_it, "the very text");
     process.start();
