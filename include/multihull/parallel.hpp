@@ -101,8 +101,11 @@ private:
         if (place.prefer == Prefer::serial)
             return std::make_unique<detail::SerialStream<C>>(options_, std::move(calls));
         if (place.prefer == Prefer::threads) return feed<detail::ThreadFeeder<C>>(ordered, jobs, std::move(calls));
-        if (place.runner && !(Traits::kTravels && Traits::kResultTravels)) detail::throw_call_cannot_travel();
-        if (place.backend) return ready(*place.backend, jobs, detail::take_all(*calls));
+        if (place.runner) {
+            if (!(Traits::kTravels && Traits::kResultTravels)) detail::throw_call_cannot_travel();
+        } else if (place.backend) {
+            return ready(*place.backend, jobs, detail::take_all(*calls));
+        }
         if constexpr (!Traits::kResultTravels) {
             detail::throw_result_cannot_travel();
         } else if constexpr (Traits::kTravels || (Traits::kLazy && !kSized)) {
