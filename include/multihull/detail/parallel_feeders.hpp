@@ -256,7 +256,7 @@ public:
                      std::shared_ptr<CallRunner> runner)
         : task_(stream_task(options)),
           calls_(std::move(calls)),
-          first_(take_first(*calls_)),
+          first_(runner ? std::nullopt : take_first(*calls_)),
           runner_(std::move(runner)) {
         if (runner_) return;
         workers_.emplace(kFunctionTravels && !options.snapshot ? ParallelWorkers::reusable(options, jobs)
