@@ -248,6 +248,13 @@ TEST(Ranks, a_parallel_loop_runs_on_all_of_them) {
     int factor = 2;
     const auto closure = multihull::delayed([&factor](int x) { return x * factor; });
     EXPECT_THROW(parallel(std::views::iota(0, 3) | std::views::transform(closure)), multihull::Error);
+    // A range that can't make its first call is no reason to have no stream.
+    const auto no_call = [](int x) {
+        if (x == 0) throw std::out_of_range("no call");
+        return multihull::delayed([](int y) { return y; })(x);
+    };
+    auto results = parallel.generator(std::views::iota(0, 3) | std::views::transform(no_call));
+    EXPECT_THROW(static_cast<void>(results.next()), std::out_of_range);
 }
 
 TEST(Ranks, a_value_is_sent_once_and_read_by_all_tasks) {
