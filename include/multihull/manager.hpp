@@ -47,14 +47,18 @@ struct ManagerOptions {
         std::chrono::seconds(1);    ///< For the server to end by itself, before it is killed.
 };
 
-/// A class for register_type(): its name, and whether its methods may be called by several clients at once.
+/// A class for register_type(): its name, whether its methods may be called by several clients at once, and whether an instance may
+/// keep a proxy that it was given (as an Object, beyond the call).
 struct TypeOptions {
     std::string name;
     bool thread_safe = false;    ///< Otherwise calls of one instance follow one another.
+    /// Whether what a proxy among the arguments stands for lives as long as the instance does. Where false, it may be gone once no client
+    /// has it: for a class of mere functions, to which many are given.
+    bool keeps_proxies = true;
 
     TypeOptions(const char* type_name) : name(type_name) {}
-    TypeOptions(std::string type_name, bool is_thread_safe = false)
-        : name(std::move(type_name)), thread_safe(is_thread_safe) {}
+    TypeOptions(std::string type_name, bool is_thread_safe = false, bool may_keep_proxies = true)
+        : name(std::move(type_name)), thread_safe(is_thread_safe), keeps_proxies(may_keep_proxies) {}
 };
 
 /// A manager's server in this process: what get_server() answers.
@@ -100,6 +104,7 @@ public:
         detail::RegisteredType type;
         type.name = options.name;
         type.thread_safe = options.thread_safe;
+        type.keeps_proxies = options.keeps_proxies;
         if constexpr (std::default_initializable<T>) constructor<>().template add_to<T>(type);
         (parts.template add_to<T>(type), ...);
         if (type.constructor.make == nullptr) throw_no_constructor(type.name);

@@ -1,7 +1,10 @@
 // The server's side of the classes given to BaseManager::register_type().
+#include "manager/server_registry.hpp"
+
 #include <multihull/detail/manager_method.hpp>
 
 #include <algorithm>
+#include <map>
 #include <mutex>
 
 namespace multihull {
@@ -41,8 +44,10 @@ std::vector<Object> bound(Call& call, const std::vector<std::string>& parameters
 /// An instance of a class of the program's.
 class Instance final : public Referent {
 public:
-    Instance(std::shared_ptr<const RegisteredType> type, std::shared_ptr<void> instance)
-        : type_(std::move(type)), instance_(std::move(instance)) {}
+    Instance(std::shared_ptr<const RegisteredType> type, std::vector<Object> args) : type_(std::move(type)) {
+        keep_proxies_of(args);
+        instance_ = type_->constructor.make(args);
+    }
 
     Reply call(Call& call) override {
         const auto method = std::ranges::find(type_->methods, call.method, &ManagerMethod::name);
@@ -51,6 +56,7 @@ public:
                                   "'" + type_->name + "' object has no attribute '" + std::string(call.method) + "'");
         }
         std::vector<Object> args = bound(call, method->parameters, method->parameter_count);
+        keep_proxies_of(args);
         std::unique_lock lock(mutex_, std::defer_lock);
         if (!type_->thread_safe) lock.lock();
         return method->call(instance_.get(), args, call.context);
@@ -59,11 +65,28 @@ public:
     Object value() override {
         throw TypeError("a " + type_->name + " has no value that could be copied: call its methods");
     }
+    void visit(const std::function<void(const Object&)>& visitor) override {
+        const std::lock_guard lock(proxies_mutex_);
+        for (const auto& [ident, proxy] : proxies_) visitor(proxy);
+    }
 
 private:
+    // Nobody but the class knows what it has kept of its arguments, and a call may be under way: it may have kept each proxy.
+    void keep_proxies_of(const std::vector<Object>& args) {
+        if (!type_->keeps_proxies) return;
+        for (const Object& arg : args) {
+            for_each_proxy(arg, [this](const Object& proxy) {
+                const std::lock_guard lock(proxies_mutex_);
+                proxies_.emplace(ident_of(proxy), proxy);
+            });
+        }
+    }
+
     std::shared_ptr<const RegisteredType> type_;
     std::shared_ptr<void> instance_;
     std::mutex mutex_;
+    std::mutex proxies_mutex_;
+    std::map<std::string, Object, std::less<>> proxies_;
 };
 
 }    // namespace
@@ -74,8 +97,8 @@ ManagerType manager_type_of(const RegisteredType& registered) {
     made.name = type->name;
     for (const ManagerMethod& method : type->methods) made.exposed.push_back(method.name);
     made.create = [type](Call& call) -> std::shared_ptr<Referent> {
-        std::vector<Object> args = bound(call, type->constructor.parameters, type->constructor.parameter_count);
-        return std::make_shared<Instance>(type, type->constructor.make(args));
+        return std::make_shared<Instance>(type,
+                                          bound(call, type->constructor.parameters, type->constructor.parameter_count));
     };
     made.slow = true;
     return made;
@@ -114,6 +137,7 @@ ManagerType manager_type_of(const RegisteredObject& object, const ManagerTypes& 
 void Codec<detail::RegisteredType>::encode(detail::Writer& writer, const detail::RegisteredType& type) {
     detail::encode(writer, type.name);
     detail::encode(writer, type.thread_safe);
+    detail::encode(writer, type.keeps_proxies);
     detail::encode(writer, type.constructor.parameters);
     detail::encode_pointer(writer, type.constructor.make);
     writer.put(static_cast<std::uint64_t>(type.constructor.parameter_count));
@@ -130,6 +154,7 @@ detail::RegisteredType Codec<detail::RegisteredType>::decode(detail::Reader& rea
     detail::RegisteredType type;
     type.name = detail::decode<std::string>(reader);
     type.thread_safe = detail::decode<bool>(reader);
+    type.keeps_proxies = detail::decode<bool>(reader);
     type.constructor.parameters = detail::decode<std::vector<std::string>>(reader);
     type.constructor.make = detail::decode_pointer<detail::MakeThunk>(reader);
     type.constructor.parameter_count = reader.get<std::uint64_t>();

@@ -19,30 +19,6 @@ std::string hexadecimal(std::uint64_t number) {
     return digits;
 }
 
-// Calls the visitor with each id that a value holds, however deep.
-template <class Visitor>
-void for_each_ident(const Object& object, const Visitor& visitor) {
-    switch (object.type()) {
-        case Object::Type::list:
-        case Object::Type::tuple:
-        case Object::Type::set:
-        case Object::Type::dict:
-            for (const Object& element : object) for_each_ident(element, visitor);
-            if (object.type() != Object::Type::dict) return;
-            for (const Object& element : object.values()) for_each_ident(element, visitor);
-            return;
-        case Object::Type::instance: {
-            const std::string_view ident = ident_of(object);
-            if (!ident.empty()) return visitor(ident);
-            const Object::Instance& instance = object.as_instance();
-            for_each_ident(instance.args, visitor);
-            return for_each_ident(instance.state, visitor);
-        }
-        default:
-            return;
-    }
-}
-
 }    // namespace
 
 std::string_view ident_of(const Object& object) {
@@ -56,6 +32,27 @@ std::string_view ident_of(const Object& object) {
     if (!object.is_a(kManagers, "RebuildProxy") || instance.args.is_none() || instance.args.size() < 2) return {};
     const Object& token = instance.args.elements()[1];
     return token.is_a(kManagers, "Token") ? ident_of(token) : std::string_view();
+}
+
+void for_each_proxy(const Object& object, const std::function<void(const Object& proxy)>& visitor) {
+    switch (object.type()) {
+        case Object::Type::list:
+        case Object::Type::tuple:
+        case Object::Type::set:
+        case Object::Type::dict:
+            for (const Object& element : object) for_each_proxy(element, visitor);
+            if (object.type() != Object::Type::dict) return;
+            for (const Object& element : object.values()) for_each_proxy(element, visitor);
+            return;
+        case Object::Type::instance: {
+            if (!ident_of(object).empty()) return visitor(object);
+            const Object::Instance& instance = object.as_instance();
+            for_each_proxy(instance.args, visitor);
+            return for_each_proxy(instance.state, visitor);
+        }
+        default:
+            return;
+    }
 }
 
 Registry::Registry() {
@@ -195,8 +192,8 @@ void Registry::collect(std::int64_t now_ns, std::int64_t grace_ns) {
     }
     const auto visit = [&](Referent& referent) {
         referent.visit([&](const Object& value) {
-            for_each_ident(value, [&](std::string_view ident) {
-                const auto inner = entries_.find(ident);
+            for_each_proxy(value, [&](const Object& proxy) {
+                const auto inner = entries_.find(ident_of(proxy));
                 if (inner != entries_.end() && reached.emplace(inner->first, true).second) {
                     to_visit.push_back(&inner->second);
                 }

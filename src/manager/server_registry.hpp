@@ -12,6 +12,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -93,5 +94,7 @@ private:
 
 /// The id that a proxy, or a Token, holds; empty where it is neither.
 std::string_view ident_of(const Object& object);
+/// Calls the visitor with each proxy, and each Token, that a value holds, however deep.
+void for_each_proxy(const Object& object, const std::function<void(const Object& proxy)>& visitor);
 
 }    // namespace multihull::detail

@@ -227,28 +227,11 @@ void Session::on_message(std::span<const std::byte> message) {
     }
 }
 
+// A Token by itself asks about a referent; a proxy is going to lie in one.
 void Session::stash_proxies(const Object& object) {
-    switch (object.type()) {
-        case Object::Type::list:
-        case Object::Type::tuple:
-        case Object::Type::set:
-        case Object::Type::dict:
-            for (const Object& element : object) stash_proxies(element);
-            if (object.type() != Object::Type::dict) return;
-            for (const Object& element : object.values()) stash_proxies(element);
-            return;
-        case Object::Type::instance:
-            // A Token by itself asks about a referent; a proxy is going to lie in one.
-            if (object.is_a("multiprocessing.managers", kProxy)) {
-                core_->registry.stash(ident_of(object));
-                return;
-            }
-            stash_proxies(object.as_instance().args);
-            stash_proxies(object.as_instance().state);
-            return;
-        default:
-            return;
-    }
+    for_each_proxy(object, [this](const Object& proxy) {
+        if (proxy.is_a("multiprocessing.managers", kProxy)) core_->registry.stash(ident_of(proxy));
+    });
 }
 
 void Session::handle(Object request) {

@@ -4,6 +4,8 @@
 #include "manager/server_registry.hpp"
 #include "support/python.hpp"
 
+#include <multihull/detail/manager_method.hpp>
+
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -290,6 +292,58 @@ TEST(Registry, KeepsWhatCanBeReachedAndForgetsCycles) {
     EXPECT_EQ(registry.find(inner_ident), nullptr);
     EXPECT_EQ(registry.find(outer_ident), nullptr);
     EXPECT_EQ(registry.size(), 0);
+}
+
+// Keeps what it is given where the registry can't look.
+class Drawer {
+public:
+    void put(const Object& content) { content_ = content; }
+
+private:
+    Object content_;
+};
+
+ManagerType drawer_type(bool keeps_proxies) {
+    multihull::detail::RegisteredType registered{.name = "Drawer"};
+    registered.keeps_proxies = keeps_proxies;
+    multihull::constructor<>().add_to<Drawer>(registered);
+    multihull::method<&Drawer::put>("put", {"content"}).add_to<Drawer>(registered);
+    return multihull::detail::manager_type_of(registered);
+}
+
+// Of a call that needs nothing of its server.
+class NoServer final : public multihull::detail::CallContext {
+public:
+    const multihull::detail::Caller& caller() const noexcept override { return caller_; }
+    std::shared_ptr<multihull::detail::ParkedCall> park(std::int64_t, std::function<void()>) override { return {}; }
+    void tell_end_to(const std::shared_ptr<Referent>&) override {}
+    std::shared_ptr<Referent> referent_of(const Object&) const override { return {}; }
+    const multihull::detail::UpdateFunction* find_function(std::string_view) const override { return nullptr; }
+
+private:
+    multihull::detail::Caller caller_;
+};
+
+TEST(Registry, KeepsWhatAnInstanceOfTheProgramsMayHaveKept) {
+    for (const bool keeps : {true, false}) {
+        Registry registry;
+        const ManagerType drawers = drawer_type(keeps);
+        const ManagerType holders{.name = "Holder", .exposed = {}, .create = {}};
+        NoServer context;
+        Call making{"Drawer", {}, {}, context};
+        const auto drawer = drawers.create(making);
+        const std::string drawer_ident = registry.add(drawers, drawer, 7)->ident;
+        const std::string inner_ident = registry.add(holders, std::make_shared<Holder>(), 7)->ident;
+        ASSERT_TRUE(registry.stash(inner_ident));
+        Call putting{"put", {Object::list(std::vector<Object>{proxy_of(inner_ident)})}, {}, context};
+        drawer->call(putting);
+        registry.decref(inner_ident, 7);
+        for (const std::int64_t now : {1000, 2000}) registry.collect(now, 100);
+        EXPECT_EQ(registry.find(inner_ident) != nullptr, keeps);
+        registry.decref(drawer_ident, 7);
+        for (const std::int64_t now : {3000, 4000}) registry.collect(now, 100);
+        EXPECT_EQ(registry.find(inner_ident), nullptr) << "the instance is gone";
+    }
 }
 
 }    // namespace

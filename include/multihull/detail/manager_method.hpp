@@ -47,6 +47,7 @@ struct RegisteredType {
     ManagerConstructor constructor{};
     std::vector<ManagerMethod> methods{};
     bool thread_safe = false;
+    bool keeps_proxies = true;
 };
 
 /// A function for updates in one step, as BaseManager::register_function() was given it.
@@ -107,10 +108,6 @@ Reply reply_of(Call call, CallContext& context) {
     }
 }
 
-// What an argument is kept in while the method looks at it.
-template <class P>
-using Kept = Holder<P>;
-
 template <class Signature>
 struct MethodCall;
 
@@ -136,8 +133,8 @@ private:
     template <class Function, std::size_t... kIndex>
     static auto call_indexed(Function&& function, [[maybe_unused]] std::span<Object> args,
                              std::index_sequence<kIndex...>) {
-        std::tuple<Kept<P>...> kept{from_object<Kept<P>>(args[kIndex])...};
-        return function(pass<P>(std::get<kIndex>(kept))...);
+        std::tuple<Holder<P>...> held{from_object<Holder<P>>(args[kIndex])...};
+        return function(pass<P>(std::get<kIndex>(held))...);
     }
 };
 
@@ -184,8 +181,9 @@ struct UpdateCall<kFunction, Parameters<Old, P...>> {
 private:
     template <std::size_t... kIndex>
     static Object indexed(Object&& old, [[maybe_unused]] std::span<const Object> args, std::index_sequence<kIndex...>) {
-        std::tuple<Kept<Old>, Kept<P>...> kept{from_object<Kept<Old>>(old), from_object<Kept<P>>(args[kIndex])...};
-        return to_object(kFunction(pass<Old>(std::get<0>(kept)), pass<P>(std::get<kIndex + 1>(kept))...));
+        std::tuple<Holder<Old>, Holder<P>...> held{from_object<Holder<Old>>(old),
+                                                   from_object<Holder<P>>(args[kIndex])...};
+        return to_object(kFunction(pass<Old>(std::get<0>(held)), pass<P>(std::get<kIndex + 1>(held))...));
     }
 };
 
