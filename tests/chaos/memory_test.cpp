@@ -48,7 +48,7 @@ protected:
     void TearDown() override { disarm(); }
 
     /// Runs a process that dies at its first pass of the point; false when it did not pass.
-    bool die_at(KillPoint point, bool force, bool nameless) {
+    bool die_at(KillPoint point, bool force, [[maybe_unused]] bool nameless) {
 #ifdef MULTIHULL_FAILPOINTS
         if (!nameless) mh::os::fail_call(mh::os::Call::open_nameless, EOPNOTSUPP);
 #endif

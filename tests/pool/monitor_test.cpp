@@ -182,6 +182,7 @@ TEST(Monitor, WhoReadsNothingHoldsNobodyUp) {
     EXPECT_EQ(pool.map(square, {1, 2, 3}), (std::vector<int>{1, 4, 9}));
 }
 
+#ifdef MULTIHULL_FAILPOINTS
 TEST(Monitor, GoesOnWhenDescriptorsAreThereAgain) {
     Pool pool({.processes = 1, .name = "short of descriptors", .publish = true});
     PoolWatcher watcher;
@@ -202,6 +203,7 @@ TEST(Monitor, APoolWithoutASocketWorks) {
     ::waitpid(child.pid(), &status, 0);
     EXPECT_EQ(status, 0);
 }
+#endif
 
 TEST(Monitor, NothingIsLeftOfAKilledProgram) {
     test::Board board;
