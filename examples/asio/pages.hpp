@@ -28,7 +28,9 @@ struct Page {
 /// Runs in a worker. It has a bug, as parsers do: on <blink> it follows a pointer to nowhere; and <table> keeps it busy for ever.
 inline Page parse(const std::string& html) {
     if (html.find("<blink>") != std::string::npos) *static_cast<volatile int*>(nullptr) = 1;
-    while (html.find("<table>") != std::string::npos) {}
+    // Volatile, as the compiler may leave out an endless loop that has no effects.
+    const volatile bool endless = html.find("<table>") != std::string::npos;
+    while (endless) {}
     Page page;
     const auto begin = html.find("<title>");
     const auto end = html.find("</title>");
