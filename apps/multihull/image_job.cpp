@@ -47,47 +47,75 @@ private:
     std::string name_;
 };
 
-/// A Gaussian blur of every pixel. Where it leaves nothing of the finer detail, its first part is the mean of `step` by `step` pixels,
-/// and the Gaussian does what is left: the variances of the two add up to that of the whole blur.
-VImage gaussian(const VImage& image, double sigma, int step) {
-    if (step < 2) {
-        return image.gaussblur(sigma);
+/// A Gaussian blur of an image.
+struct Blur {
+    double sigma;
+    bool of_means = false;    ///< The image's pixels are means of larger ones' squares already.
+
+    /// What is left of it behind the mean of `step` by `step` pixels, in those: the variances of the two add up to that of the whole.
+    Blur behind_means(int step) const {
+        return step < 2 ? *this : Blur{std::sqrt(sigma * sigma - (step * step - 1) / 12.0) / step, true};
     }
-    // Beyond the edges it goes on as it ends, as for the whole blur: the means at the edges are means of that, too.
-    const int frame = static_cast<int>(std::ceil(3 * sigma / step));
-    const auto means = [&](int size) { return (size + step - 1) / step; };
-    const VImage framed =
-        image.embed(frame * step, frame * step, (means(image.width()) + 2 * frame) * step,
-                    (means(image.height()) + 2 * frame) * step, VImage::option()->set("extend", VIPS_EXTEND_COPY));
-    const double rest = std::sqrt(sigma * sigma - (step * step - 1) / 12.0) / step;
-    // A mask of whole numbers, or one that is cut where it is a fifth of its height, would be off by several grey levels.
-    return framed.shrink(step, step)
-        .gaussblur(rest, VImage::option()->set("min_ampl", 0.01)->set("precision", VIPS_PRECISION_FLOAT))
-        .extract_area(frame, frame, static_cast<int>(std::lround(image.width() / double(step))),
-                      static_cast<int>(std::lround(image.height() / double(step))));
+};
+
+/// How many pixels in each direction may become one, so that half as many pixels again are left as the thumbnail has, whichever way up.
+double shrink_before_thumbnail(const VImage& photo, const ThumbnailJob& job) {
+    const auto times = [](int pixels, int of_thumbnail) { return double(pixels) / std::max(of_thumbnail, 1); };
+    const double upright = std::max(times(photo.width(), job.width), times(photo.height(), job.height));
+    const double turned = std::max(times(photo.height(), job.width), times(photo.width(), job.height));
+    return std::min(upright, turned) / 1.5;
 }
 
-/// How many pixels in each direction may become one before the Gaussian: it is still three of them wide, and the thumbnail has fewer.
-/// Best a number that divides the image.
-int blur_step(const VImage& image, const ThumbnailJob& job) {
-    const int longer = std::max(image.width() / std::max(job.width, 1), image.height() / std::max(job.height, 1));
+/// The same before a blur: it is still two of them wide, or something would be left of stripes just as wide as one, which it removes.
+int largest_step(const VImage& image, const ThumbnailJob& job, const Blur& blur) {
     const int shorter = std::min(image.width(), image.height());
-    const int most = std::min({static_cast<int>(job.blur / 3), longer / 4, shorter / 16});
+    return std::min({static_cast<int>(blur.sigma / 1.8), static_cast<int>(shrink_before_thumbnail(image, job)),
+                     shorter / 16});
+}
+
+/// Best a number that divides the image.
+int blur_step(const VImage& image, const ThumbnailJob& job, const Blur& blur) {
+    const int most = largest_step(image, job, blur);
     for (int step = most; step > most / 2 && step > 1; --step) {
         if (image.width() % step == 0 && image.height() % step == 0) {
             return step;
         }
     }
-    return most;
+    return std::max(most, 1);
+}
+
+/// libvips's own mask is of whole numbers, and cut where it is a fifth of its height. That is fast, and does for a blur of a few pixels;
+/// behind means it would be off by several grey levels.
+VImage gaussian(const VImage& image, const Blur& blur) {
+    if (!blur.of_means) {
+        return image.gaussblur(blur.sigma);
+    }
+    return image.gaussblur(blur.sigma, VImage::option()->set("min_ampl", 0.01)->set("precision", VIPS_PRECISION_FLOAT));
+}
+
+/// The blur of every pixel: its first part is the mean of `step` by `step` pixels, and the Gaussian does what is left.
+VImage blurred_by_steps(const VImage& image, const Blur& blur, int step) {
+    if (step < 2) {
+        return gaussian(image, blur);
+    }
+    // Beyond the edges it goes on as it ends, as for the whole blur: the means at the edges are means of that, too.
+    const int frame = static_cast<int>(std::ceil(3 * blur.sigma / step));
+    const auto means = [&](int size) { return (size + step - 1) / step; };
+    const VImage framed =
+        image.embed(frame * step, frame * step, (means(image.width()) + 2 * frame) * step,
+                    (means(image.height()) + 2 * frame) * step, VImage::option()->set("extend", VIPS_EXTEND_COPY));
+    return gaussian(framed.shrink(step, step), blur.behind_means(step))
+        .extract_area(frame, frame, static_cast<int>(std::lround(image.width() / double(step))),
+                      static_cast<int>(std::lround(image.height() / double(step))));
 }
 
 /// Colours of transparent pixels are weighed by their opacity, so that they don't bleed.
-VImage blurred(const VImage& image, const ThumbnailJob& job) {
-    const int step = blur_step(image, job);
+VImage blurred(const VImage& image, const ThumbnailJob& job, const Blur& blur) {
+    const int step = blur_step(image, job, blur);
     if (image.has_alpha()) {
-        return gaussian(image.premultiply(), job.blur, step).unpremultiply().rint().cast(image.format());
+        return blurred_by_steps(image.premultiply(), blur, step).unpremultiply().rint().cast(image.format());
     }
-    return gaussian(image, job.blur, step).rint().cast(image.format());
+    return blurred_by_steps(image, blur, step).rint().cast(image.format());
 }
 
 /// For the call that takes it, which frees it.
@@ -104,15 +132,41 @@ bool needs_profile(const VImage& thumbnail) {
     return !plain || thumbnail.get_typeof(VIPS_META_ICC_NAME) != 0;
 }
 
+/// For the call that takes it, which frees it.
+VOption* load_whole_files() {
+    return VImage::option()->set("access", VIPS_ACCESS_SEQUENTIAL)->set("fail_on", VIPS_FAIL_ON_TRUNCATED);
+}
+
+/// A JPEG decodes faster at a half, a quarter or an eighth of its size, each pixel the mean of its square: the most of these up to `most`;
+/// 1 for other formats.
+int decodable_shrink(const VImage& photo, double most) {
+    if (photo.get_typeof(VIPS_META_LOADER) == 0 || std::string(photo.get_string(VIPS_META_LOADER)) != "jpegload") {
+        return 1;
+    }
+    return most >= 8 ? 8 : most >= 4 ? 4 : most >= 2 ? 2 : 1;
+}
+
 /// The thumbnail, not computed yet: the input is read when it is saved.
 VImage shrunk(const ThumbnailJob& job, const InputName& name, bool by_profile) {
-    // Both turn the image upright, and neither enlarges one that is smaller already.
+    // Each turns the image upright, and does not enlarge one that is smaller already.
+    const VImage whole = VImage::new_from_file(name.c_str(), load_whole_files());
+    const auto decoded = [&](int shrink) {
+        return shrink == 1 ? whole : VImage::new_from_file(name.c_str(), load_whole_files()->set("shrink", shrink));
+    };
     if (job.blur > 0) {
-        VOption* load = VImage::option()->set("access", VIPS_ACCESS_SEQUENTIAL)->set("fail_on", VIPS_FAIL_ON_TRUNCATED);
-        const VImage whole = blurred(VImage::new_from_file(name.c_str(), load), job);
-        return whole.thumbnail_image(job.width, fit(job, by_profile));
+        const Blur blur{job.blur};
+        int shrink = decodable_shrink(whole, largest_step(whole, job, blur));
+        while (whole.width() % shrink != 0 || whole.height() % shrink != 0) {
+            shrink /= 2;    // where a square is cut by the edge, its mean is not of the image alone
+        }
+        return blurred(decoded(shrink), job, blur.behind_means(shrink))
+            .thumbnail_image(job.width, fit(job, by_profile));
     }
-    // From the file: a JPEG is decoded at a half, a quarter or an eighth of its size where that is enough.
+    // libvips by itself would leave twice as many pixels: on photographs that differs by a tenth of a grey level in the mean.
+    if (const int shrink = decodable_shrink(whole, shrink_before_thumbnail(whole, job)); shrink > 1) {
+        return decoded(shrink).thumbnail_image(job.width, fit(job, by_profile));
+    }
+    // From the file: other formats, too, can be decoded smaller than they are.
     return VImage::thumbnail(name.c_str(), job.width, fit(job, by_profile)->set("fail_on", VIPS_FAIL_ON_TRUNCATED));
 }
 
