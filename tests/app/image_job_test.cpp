@@ -131,13 +131,9 @@ TEST(ImageBlurTest, IsAGaussianOfEveryPixel) {
             pale.crop(0, 0, 600, height).jpegsave((folder / name).c_str(), VImage::option()->set("Q", 90));
         };
         save_jpeg("by-eight.jpg", 448);
-        save_jpeg("by-two.jpg", 450);
         save_jpeg("odd.jpg", 449);
-        for (const auto& [name, sigma] : {std::pair("photo.png", 6.0),
-                                          {"photo.png", 15.0},
-                                          {"by-eight.jpg", 15.0},
-                                          {"by-two.jpg", 15.0},
-                                          {"odd.jpg", 15.0}}) {
+        for (const auto& [name, sigma] :
+             {std::pair("photo.png", 6.0), {"photo.png", 15.0}, {"by-eight.jpg", 15.0}, {"odd.jpg", 15.0}}) {
             const app::JobResult result = app::make_thumbnail({.input = folder / name,
                                                                .output = folder / "thumbnail.png",
                                                                .temporary = folder / "aside",
