@@ -45,7 +45,7 @@ ImapUnit* CallsUnderWay::wait() {
         report_.end();
         return nullptr;
     }
-    if (!reading_) reading_ = ordered_ ? first_ : wait_for_any();
+    if (!reading_) reading_ = ordered_ ? first_ : done_->wait();
     ImapUnit& unit = units_.at(*reading_);
     unit.completion->wait(unit.task, kNoDeadline);
     return &unit;
@@ -64,27 +64,13 @@ void CallsUnderWay::fill() {
             ImapUnit unit = feeder_->submit(batch_);
             const std::uint64_t id = next_id_++;
             const auto place = units_.emplace(id, std::move(unit)).first;
-            if (!ordered_) {
-                place->second.completion->on_done(place->second.task, [done = done_, id] {
-                    const std::lock_guard guard(done->mutex);
-                    done->done.push_back(id);
-                    done->changed.notify_one();
-                });
-            }
+            if (!ordered_) done_->expect(place->second, id);
         }
     } catch (...) {
         // It comes in its place: behind what came before it.
         input_failure_ = std::current_exception();
         input_ended_ = true;
     }
-}
-
-std::uint64_t CallsUnderWay::wait_for_any() {
-    std::unique_lock guard(done_->mutex);
-    done_->changed.wait(guard, [&] { return !done_->done.empty(); });
-    const std::uint64_t id = done_->done.front();
-    done_->done.pop_front();
-    return id;
 }
 
 void CallsUnderWay::forget(Units::iterator unit) noexcept {

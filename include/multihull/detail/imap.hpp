@@ -66,11 +66,18 @@ public:
     virtual std::optional<Value> next() = 0;
 };
 
-/// Which units are done, in the order in which they ended. Outlives the range: callbacks hold it.
-struct DoneUnits {
-    std::mutex mutex;
-    std::condition_variable changed;
-    std::deque<std::uint64_t> done;
+/// Which units are done, in the order in which they ended. Outlives the range: the units' callbacks hold it.
+class DoneUnits : public std::enable_shared_from_this<DoneUnits> {
+public:
+    /// Counts the unit under this number once it is done.
+    void expect(const ImapUnit& unit, std::uint64_t id);
+    /// Waits for the next one; each is answered once.
+    std::uint64_t wait();
+
+private:
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::deque<std::uint64_t> done_;
 };
 
 template <class F, std::ranges::view View, bool kOrdered>
@@ -135,13 +142,7 @@ private:
         while (!input_ended_ && units_.size() < window_ && *iterator_ != std::ranges::end(view_)) {
             ImapUnit unit = chunk_ == 1 ? submit_one() : submit_chunk();
             const std::uint64_t id = next_id_++;
-            if constexpr (!kOrdered) {
-                unit.completion->on_done(unit.task, [done = done_, id] {
-                    const std::lock_guard guard(done->mutex);
-                    done->done.push_back(id);
-                    done->changed.notify_one();
-                });
-            }
+            if constexpr (!kOrdered) done_->expect(unit, id);
             units_.emplace_back(id, std::move(unit));
         }
     }
@@ -176,12 +177,7 @@ private:
         if constexpr (kOrdered) {
             return units_.begin();
         } else {
-            if (!reading_) {
-                std::unique_lock guard(done_->mutex);
-                done_->changed.wait(guard, [&] { return !done_->done.empty(); });
-                reading_ = done_->done.front();
-                done_->done.pop_front();
-            }
+            if (!reading_) reading_ = done_->wait();
             return std::find_if(units_.begin(), units_.end(),
                                 [&](const auto& unit) { return unit.first == *reading_; });
         }

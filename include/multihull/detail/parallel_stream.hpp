@@ -45,7 +45,6 @@ private:
     using Units = std::unordered_map<std::uint64_t, ImapUnit>;
 
     void fill();
-    std::uint64_t wait_for_any();
     void forget(Units::iterator unit) noexcept;
 
     const ParallelOptions options_;
