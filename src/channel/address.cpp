@@ -11,8 +11,10 @@
 #include <memory>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <optional>
 #include <sys/random.h>
 #include <sys/un.h>
+#include <utility>
 
 namespace multihull::detail {
 
@@ -33,23 +35,48 @@ SocketAddress unix_address(std::string_view path, std::string_view shown) {
     return address;
 }
 
-std::vector<SocketAddress> tcp_addresses(std::string host, const std::string& port, std::string_view shown,
-                                         bool to_listen) {
+struct HostAndPort {
+    std::string host;
+    std::string port;
+};
+
+/// Nothing for the address of a unix socket, abstract or not.
+std::optional<HostAndPort> host_and_port(std::string_view text) {
+    const std::size_t colon = text.rfind(':');
+    if (text.empty() || text.front() == '@' || text.find('\0') != text.npos || text.find('/') != text.npos ||
+        colon == text.npos) {
+        return std::nullopt;
+    }
+    std::string_view host = text.substr(0, colon);
     if (host.size() >= 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+    return HostAndPort{std::string(host), std::string(text.substr(colon + 1))};
+}
+
+using AddressList = std::unique_ptr<addrinfo, void (*)(addrinfo*)>;
+
+/// What the system knows of them, and 0 or an error of getaddrinfo().
+std::pair<AddressList, int> look_up(const HostAndPort& where, int flags) {
     addrinfo hints{};
     hints.ai_socktype = SOCK_STREAM;
-    hints.ai_flags = AI_NUMERICSERV | (to_listen ? AI_PASSIVE : 0);
+    hints.ai_flags = AI_NUMERICSERV | flags;
     addrinfo* found = nullptr;
-    const int error = ::getaddrinfo(host.empty() ? nullptr : host.c_str(), port.c_str(), &hints, &found);
-    const std::unique_ptr<addrinfo, void (*)(addrinfo*)> all(found, [](addrinfo* list) {
-        if (list != nullptr) ::freeaddrinfo(list);
-    });
+    const int error =
+        ::getaddrinfo(where.host.empty() ? nullptr : where.host.c_str(), where.port.c_str(), &hints, &found);
+    return {AddressList(found,
+                        [](addrinfo* list) {
+                            if (list != nullptr) ::freeaddrinfo(list);
+                        }),
+            error};
+}
+
+std::vector<SocketAddress> tcp_addresses(const HostAndPort& where, std::string_view shown, bool to_listen) {
+    const auto [found, error] = look_up(where, to_listen ? AI_PASSIVE : 0);
     if (error != 0) {
         throw Error("the address \"" + std::string(shown) + "\" means nothing here (" + ::gai_strerror(error) +
                     "): write a host that this machine knows, and a port from 0 to 65535");
     }
     std::vector<SocketAddress> addresses;
-    for (const addrinfo* entry = found; entry != nullptr; entry = entry->ai_next) {
+    for (const addrinfo* entry = found.get(); entry != nullptr; entry = entry->ai_next) {
         SocketAddress address;
         std::memcpy(&address.bytes, entry->ai_addr, entry->ai_addrlen);
         address.size = entry->ai_addrlen;
@@ -89,15 +116,20 @@ std::vector<SocketAddress> parse_address(std::string_view text, bool to_listen) 
         return {unix_address(std::string(1, '\0') + std::string(text.substr(1)), text)};
     }
     if (text.find('\0') != text.npos) throw Error("an address holds a zero byte where no path and no host has one");
-    const std::size_t colon = text.rfind(':');
-    if (text.find('/') != text.npos || colon == text.npos) return {unix_address(text, text)};
-    const std::string_view port = text.substr(colon + 1);
+    const auto where = host_and_port(text);
+    if (!where) return {unix_address(text, text)};
+    const char* const port_end = where->port.data() + where->port.size();
     unsigned number = 0;
-    const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
-    if (error != std::errc() || end != port.data() + port.size() || number > 65535) {
+    const auto [end, error] = std::from_chars(where->port.data(), port_end, number);
+    if (error != std::errc() || end != port_end || number > 65535) {
         throw Error("the address \"" + std::string(text) + "\" has no port from 0 to 65535 behind its last colon");
     }
-    return tcp_addresses(std::string(text.substr(0, colon)), std::string(port), text, to_listen);
+    return tcp_addresses(*where, text, to_listen);
+}
+
+bool names_a_host(std::string_view text) {
+    const auto where = host_and_port(text);
+    return where && look_up(*where, AI_NUMERICHOST).second == EAI_NONAME;
 }
 
 std::string random_address() {

@@ -21,8 +21,11 @@ struct SocketAddress {
     std::string to_string() const;
 };
 
-/// What the text means: one address, or several where a host has more. Throws Error when it means nothing.
+/// What the text means: one address, or several where a host has more. Throws Error when it means nothing. Waits for other machines where
+/// it names a host.
 std::vector<SocketAddress> parse_address(std::string_view text, bool to_listen);
+/// Whether there is a name in it that the system must look up.
+bool names_a_host(std::string_view text);
 
 /// `@multihull-` and 128 random bits.
 std::string random_address();

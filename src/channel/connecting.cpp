@@ -7,11 +7,16 @@
 #include "os/ready_set.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <csignal>
+#include <exception>
 #include <fcntl.h>
+#include <memory>
 #include <string>
 #include <sys/socket.h>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -28,19 +33,67 @@ constexpr std::int64_t kLongestPause = 16'000'000;
 // Connections wait; only their making has a deadline.
 void let_block(int socket) noexcept { ::fcntl(socket, F_SETFL, ::fcntl(socket, F_GETFL) & ~O_NONBLOCK); }
 
+// What a host's name means, asked for in a thread of its own: the system's resolver can only wait, and nothing ends it before its time.
+class NameLookup {
+public:
+    explicit NameLookup(const std::string& address) {
+        sigset_t all;
+        sigset_t before;
+        ::sigfillset(&all);
+        ::pthread_sigmask(SIG_SETMASK, &all, &before);
+        try {
+            std::thread([self = self_, address] { self->run(address); }).detach();
+        } catch (const std::system_error&) {
+            self_->run(address);    // no thread to be had
+        }
+        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    }
+
+    /// Readable when it has ended.
+    int fileno() const noexcept { return self_->ended_event.get(); }
+    bool ended() const noexcept { return self_->ended.load(std::memory_order_acquire); }
+    std::vector<SocketAddress> take() {
+        if (self_->failure) std::rethrow_exception(self_->failure);
+        return std::move(self_->found);
+    }
+
+private:
+    struct Answer {
+        os::Fd ended_event = os::make_eventfd();
+        std::vector<SocketAddress> found;
+        std::exception_ptr failure;
+        std::atomic<bool> ended{false};
+
+        void run(const std::string& address) noexcept {
+            try {
+                found = parse_address(address, false);
+            } catch (...) {
+                failure = std::current_exception();
+            }
+            ended.store(true, std::memory_order_release);
+            os::signal_eventfd(ended_event);
+        }
+    };
+    std::shared_ptr<Answer> self_ = std::make_shared<Answer>();
+};
+
 }    // namespace
 
 struct Connecting::State {
     State(std::string_view text, ClientOptions given)
-        : address(text),
-          options(std::move(given)),
-          candidates(parse_address(text, false)),
-          deadline(os::deadline_after(options.timeout)) {}
+        : address(text), options(std::move(given)), deadline(os::deadline_after(options.timeout)) {
+        if (names_a_host(text)) {
+            lookup.emplace(address);
+        } else {
+            candidates = parse_address(text, false);
+        }
+    }
 
     std::string address;
     ClientOptions options;
-    std::vector<SocketAddress> candidates;
     std::int64_t deadline;
+    std::optional<NameLookup> lookup;    // until the candidates are known
+    std::vector<SocketAddress> candidates;
     std::size_t candidate = 0;
     FileDescriptor socket;                       // on its way to the candidate
     std::optional<SocketHandshake> handshake;    // has the socket from then on
@@ -51,6 +104,7 @@ struct Connecting::State {
 
     enum class Step { done, waits, failed };
 
+    Step look_up();
     Step connect();
     Step prove();
     void watch(int descriptor, os::ReadySet::For use);
@@ -84,6 +138,21 @@ void Connecting::State::wait_until(std::int64_t time) {
                     "): raise the limit on open files (ulimit -n)");
     }
     ready->set_alarm(std::min(time, deadline));
+}
+
+Connecting::State::Step Connecting::State::look_up() {
+    if (lookup->ended()) {
+        unwatch();
+        candidates = lookup->take();
+        lookup.reset();
+        return Step::done;
+    }
+    if (os::now_ns() >= deadline) {
+        throw WaitTimeout("the host of " + address +
+                          " was not found in time: write its number, or ask its name server");
+    }
+    watch(lookup->fileno(), os::ReadySet::For::reading);
+    return Step::waits;
 }
 
 // One step towards the candidates that are left.
@@ -148,6 +217,7 @@ int Connecting::fileno() const { return state_->ready->fileno(); }
 
 std::optional<Connection> Connecting::go_on() {
     State& self = *state_;
+    if (self.lookup && self.look_up() == State::Step::waits) return std::nullopt;
     if (!self.handshake) {
         switch (self.connect()) {
             case State::Step::waits:

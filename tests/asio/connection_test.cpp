@@ -8,14 +8,48 @@
 #include <multihull/process.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <csignal>
+#include <dlfcn.h>
 #include <functional>
 #include <memory>
+#include <netdb.h>
 #include <optional>
 #include <string>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <vector>
+
+namespace {
+
+// The system's resolver, which may take its time.
+class Resolver {
+public:
+    static void hold() { held_ = true; }
+    static void let_go() {
+        held_ = false;
+        held_.notify_all();
+    }
+    static int asked() { return asked_; }
+    static void answer() {
+        ++asked_;
+        held_.wait(true);
+    }
+
+private:
+    static inline std::atomic<bool> held_{false};
+    static inline std::atomic<int> asked_{0};
+};
+
+}    // namespace
+
+// The one that the library calls.
+extern "C" int getaddrinfo(const char* host, const char* port, const addrinfo* hints, addrinfo** found) {
+    using Function = int(const char*, const char*, const addrinfo*, addrinfo**);
+    static Function* const systems = reinterpret_cast<Function*>(::dlsym(RTLD_NEXT, "getaddrinfo"));
+    if (hints == nullptr || (hints->ai_flags & AI_NUMERICHOST) == 0) Resolver::answer();
+    return systems(host, port, hints, found);
+}
 
 namespace {
 
@@ -346,6 +380,40 @@ TEST(Connect, client_and_listener_in_one_loop) {
             });
         }
     }
+}
+
+TEST(Connect, the_loop_goes_on_while_a_name_is_looked_up) {
+    net::io_context io;
+    mh::Listener listener(io, "127.0.0.1:0");
+    const std::string address = "localhost" + listener.address().substr(listener.address().rfind(':'));
+    net::co_spawn(io, serve_squares(listener), net::detached);
+    Resolver::hold();
+    const int before = Resolver::asked();
+    run(io, [&]() -> net::awaitable<void> {
+        const multihull::ClientOptions soon{.timeout = 20ms};
+        EXPECT_THROW(co_await mh::async_connect(io, address, soon, net::use_awaitable), multihull::WaitTimeout);
+        net::steady_timer timer(io, 1ms);
+        const auto first =
+            co_await (mh::async_connect(io, address, net::use_awaitable) || timer.async_wait(net::use_awaitable));
+        EXPECT_EQ(first.index(), 1U) << "cancelled";
+
+        Kept<mh::Connection> kept;
+        mh::async_connect(io, address, kept.callback());
+        const auto until = [&](auto condition) -> net::awaitable<void> {
+            for (net::steady_timer again(io); !condition();) {
+                again.expires_after(1ms);
+                co_await again.async_wait(net::use_awaitable);
+            }
+        };
+        co_await until([&] { return Resolver::asked() == before + 3; });
+        EXPECT_EQ(kept.calls, 0);
+        Resolver::let_go();
+        co_await until([&] { return kept.calls == 1; });
+        EXPECT_FALSE(kept.error);
+        co_await kept.value->async_send(5, net::use_awaitable);
+        EXPECT_EQ(co_await kept.value->async_recv<int>(net::use_awaitable), 25);
+        listener.close();
+    });
 }
 
 TEST(Connect, a_listener_that_says_nothing_or_has_no_room) {

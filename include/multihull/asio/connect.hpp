@@ -55,8 +55,8 @@ private:
 }    // namespace detail
 
 /// Connects to a Listener, ours or Python's, as Client() does, and proves to know the key where there is one; the handler gets
-/// `(std::exception_ptr, Connection)`, failures as Client() throws them. Cancelled, it goes away. The name of another machine is looked up
-/// before anything else, in the thread that begins the operation: give an IP address where that would hold up the loop.
+/// `(std::exception_ptr, Connection)`, failures as Client() throws them. Cancelled, it goes away. The name of a host is looked up in a thread
+/// of its own, as the system's resolver can only wait.
 template <class Token>
 auto async_connect(const net::any_io_executor& executor, std::string_view address, const ClientOptions& options,
                    Token&& token) {

@@ -12,7 +12,7 @@ namespace multihull::detail {
 /// Used by one thread at a time. One that is dropped before its end has left nothing behind but a client that went away.
 class Connecting {
 public:
-    /// What the address means is asked for here, which takes time for the name of another machine. Throws Error when it means nothing.
+    /// Begins to look up the name of a host, in a thread of its own, where the address has one. Throws Error when it means nothing.
     Connecting(std::string_view address, ClientOptions options);
     Connecting(Connecting&&) noexcept;
     Connecting& operator=(Connecting&&) noexcept;
