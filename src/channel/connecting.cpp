@@ -3,6 +3,7 @@
 #include "channel/address.hpp"
 #include "channel/handshake.hpp"
 #include "channel/sockets.hpp"
+#include "os/poll.hpp"
 #include "os/process.hpp"
 #include "os/ready_set.hpp"
 

@@ -4,6 +4,7 @@
 #include "channel/frame.hpp"
 #include "os/clock.hpp"
 #include "os/fault.hpp"
+#include "os/poll.hpp"
 #include "os/process.hpp"
 #include "os/stream.hpp"
 #include "shm/pins.hpp"
@@ -43,7 +44,7 @@ FileDescriptor FileDescriptor::duplicate(int descriptor) {
 namespace detail {
 
 DescriptorTicket MessageDescriptors::put(int descriptor) {
-    if (list_.size() >= os::kMaxStreamFds) {
+    if (list_.size() >= os::kMaxDescriptorsBeside) {
         throw_cannot_encode("it holds more than 253 file descriptors; send them in several messages");
     }
     list_.push_back(FileDescriptor::duplicate(descriptor));

@@ -3,6 +3,7 @@
 #include "manager/family.hpp"
 #include "manager/pickle.hpp"
 #include "os/clock.hpp"
+#include "os/poll.hpp"
 #include "os/process.hpp"
 #include "os/stream.hpp"
 #include "process/self.hpp"

@@ -4,6 +4,7 @@
 #include "manager/reference.hpp"
 #include "manager/server.hpp"
 #include "os/clock.hpp"
+#include "os/poll.hpp"
 #include "os/process.hpp"
 #include "process/self.hpp"
 

@@ -1,6 +1,7 @@
 // Fixed-size messages with descriptors beside them, over a socket pair that keeps message boundaries.
 #pragma once
 
+#include "os/control_message.hpp"
 #include "os/fd.hpp"
 
 #include <cstddef>
@@ -11,10 +12,7 @@ namespace multihull::os {
 
 enum class Sent { yes, would_block, gone };
 
-/// How many descriptors the kernel lets travel with one message.
-inline constexpr std::size_t kMaxMessageFds = 253;
-
-/// Sends one whole message with up to kMaxMessageFds descriptors.
+/// Sends one whole message with up to kMaxDescriptorsBeside descriptors.
 Sent send_message(const Fd& socket, std::span<const std::byte> bytes, std::span<const int> fds, bool block) noexcept;
 
 enum class Received { yes, would_block, gone };

@@ -82,22 +82,6 @@ std::optional<ExitStatus> reap(const Fd& pidfd, bool block) noexcept {
 
 std::optional<ExitStatus> reap_any() noexcept { return reap_child(P_ALL, 0, WNOHANG); }
 
-bool wait_readable(int fd, std::int64_t deadline_ns) noexcept {
-    for (;;) {
-        pollfd entry{fd, POLLIN, 0};
-        timespec left{};
-        if (deadline_ns != kNever) {
-            const std::int64_t wait = std::max<std::int64_t>(0, deadline_ns - now_ns());
-            left.tv_sec = wait / 1'000'000'000;
-            left.tv_nsec = wait % 1'000'000'000;
-        }
-        const int result = ::ppoll(&entry, 1, deadline_ns == kNever ? nullptr : &left, nullptr);
-        if (result > 0) return true;
-        if (result == 0) return false;
-        if (errno != EINTR) return true;    // a bad descriptor: the caller's next call says what is wrong with it
-    }
-}
-
 bool die_with_parent(pid_t parent) noexcept {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     return ::getppid() == parent;    // it may have died before the request was made

@@ -34,9 +34,6 @@ std::optional<ExitStatus> reap(const Fd& pidfd, bool block) noexcept;
 /// Reaps any child that has ended. Only for processes that have no children but the library's: zygotes.
 std::optional<ExitStatus> reap_any() noexcept;
 
-/// Waits until the descriptor is readable (a pidfd: until its process has ended); false when the deadline passed.
-bool wait_readable(int fd, std::int64_t deadline_ns) noexcept;
-
 /// Asks the kernel to kill this process when `parent` dies; false when it is already gone.
 bool die_with_parent(pid_t parent) noexcept;
 /// Orphans below this process become its children, so that none can outlive it unseen.

@@ -1,14 +1,14 @@
 #include "os/stream.hpp"
 
 #include "os/clock.hpp"
+#include "os/control_message.hpp"
 #include "os/fault.hpp"
-#include "os/process.hpp"
+#include "os/poll.hpp"
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
-#include <poll.h>
+#include <ctime>
 #include <sys/socket.h>
 
 namespace multihull::os {
@@ -25,40 +25,15 @@ constexpr int kShortageTries = 2000;
 
 }    // namespace
 
-bool wait_writable(int fd, std::int64_t deadline_ns) noexcept {
-    for (;;) {
-        pollfd entry{fd, POLLOUT, 0};
-        timespec left{};
-        if (deadline_ns != kNever) {
-            const std::int64_t wait = std::max<std::int64_t>(0, deadline_ns - now_ns());
-            left.tv_sec = wait / 1'000'000'000;
-            left.tv_nsec = wait % 1'000'000'000;
-        }
-        const int result = ::ppoll(&entry, 1, deadline_ns == kNever ? nullptr : &left, nullptr);
-        if (result > 0) return true;
-        if (result == 0) return false;
-        if (errno != EINTR) return true;    // the caller's next call says what is wrong
-    }
-}
-
 Streamed send_all(int socket, std::span<const std::byte> first, std::span<const std::byte> second,
                   std::span<const int> fds, std::int64_t deadline_ns) noexcept {
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxStreamFds)];
+    ControlMessage control;
     std::array<iovec, 2> parts{
         {{const_cast<std::byte*>(first.data()), first.size()}, {const_cast<std::byte*>(second.data()), second.size()}}};
     msghdr message{};
     message.msg_iov = parts.data();
     message.msg_iovlen = parts.size();
-    if (!fds.empty()) {
-        std::memset(control, 0, CMSG_SPACE(sizeof(int) * fds.size()));
-        message.msg_control = control;
-        message.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
-        cmsghdr* const header = CMSG_FIRSTHDR(&message);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
-        std::memcpy(CMSG_DATA(header), fds.data(), sizeof(int) * fds.size());
-    }
+    control.attach(message, fds);
     const int flags = MSG_NOSIGNAL | (deadline_ns == kNever ? 0 : MSG_DONTWAIT);
     const std::size_t total = first.size() + second.size();
     Streamed result;
@@ -95,7 +70,7 @@ Streamed send_all(int socket, std::span<const std::byte> first, std::span<const 
 }
 
 Streamed receive_all(int socket, std::span<std::byte> room, std::vector<Fd>* fds, std::int64_t deadline_ns) {
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxStreamFds)];
+    ControlMessage control;
     const int flags = MSG_CMSG_CLOEXEC | (deadline_ns == kNever ? MSG_WAITALL : MSG_DONTWAIT);
     Streamed result;
     while (result.bytes < room.size()) {
@@ -103,10 +78,7 @@ Streamed receive_all(int socket, std::span<std::byte> room, std::vector<Fd>* fds
         msghdr message{};
         message.msg_iov = &part;
         message.msg_iovlen = 1;
-        if (fds != nullptr) {
-            message.msg_control = control;
-            message.msg_controllen = sizeof control;
-        }
+        if (fds != nullptr) control.make_room(message);
         const ssize_t n = ::recvmsg(socket, &message, flags);
         if (n < 0) {
             if (errno == EINTR) continue;
@@ -116,17 +88,7 @@ Streamed receive_all(int socket, std::span<std::byte> room, std::vector<Fd>* fds
             }
             return {result.bytes, peer_gone(errno) ? StreamEnd::closed : StreamEnd::failed};
         }
-        if (fds != nullptr) {
-            for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
-                if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-                const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-                for (std::size_t i = 0; i < count; ++i) {
-                    int fd = -1;
-                    std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof fd);
-                    fds->emplace_back(fd);
-                }
-            }
-        }
+        if (fds != nullptr) ControlMessage::take(message, *fds);
         if (n == 0) return {result.bytes, StreamEnd::closed};
         result.bytes += static_cast<std::size_t>(n);
     }

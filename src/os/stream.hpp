@@ -3,6 +3,7 @@
 // A peer's death is an answer, never SIGPIPE. Interrupted calls go on.
 #pragma once
 
+#include "os/control_message.hpp"
 #include "os/fd.hpp"
 
 #include <cstddef>
@@ -11,9 +12,6 @@
 #include <vector>
 
 namespace multihull::os {
-
-/// How many descriptors the kernel lets travel with one byte.
-inline constexpr std::size_t kMaxStreamFds = 253;
 
 enum class StreamEnd {
     none,       ///< All bytes have gone or come.
@@ -35,8 +33,5 @@ Streamed receive_all(int socket, std::span<std::byte> room, std::vector<Fd>* fds
 
 /// Receives what is there, up to room.size() bytes, without waiting: `timeout` where there is nothing.
 Streamed receive_some(int socket, std::span<std::byte> room) noexcept;
-
-/// Waits until something can be written, or an error be seen; false when the deadline passed.
-bool wait_writable(int fd, std::int64_t deadline_ns) noexcept;
 
 }    // namespace multihull::os

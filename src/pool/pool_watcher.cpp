@@ -2,6 +2,7 @@
 
 #include "os/clock.hpp"
 #include "os/message.hpp"
+#include "os/poll.hpp"
 #include "os/process.hpp"
 #include "os/unix_socket.hpp"
 #include "pool/monitor_wire.hpp"

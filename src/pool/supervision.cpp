@@ -2,6 +2,7 @@
 #include "pool/engine.hpp"
 
 #include "os/fault.hpp"
+#include "os/poll.hpp"
 #include "os/process.hpp"
 #include "pool/map_state.hpp"
 #include "pool/worker.hpp"

@@ -1,6 +1,7 @@
 #include <multihull/process.hpp>
 
 #include "os/clock.hpp"
+#include "os/poll.hpp"
 #include "os/process.hpp"
 #include "process/backtrace.hpp"
 #include "process/exchange.hpp"

@@ -3,6 +3,7 @@
 
 #include "os/clock.hpp"
 #include "os/message.hpp"
+#include "os/poll.hpp"
 #include "os/process.hpp"
 #include "process/self.hpp"
 #include "process/spawn.hpp"

@@ -41,7 +41,7 @@ struct ZygoteRequest {
 };
 
 /// How many descriptors a child can be given: its stdout and stderr come along.
-inline constexpr std::size_t kMaxChildFds = os::kMaxMessageFds - 2;
+inline constexpr std::size_t kMaxChildFds = os::kMaxDescriptorsBeside - 2;
 
 /// What a forked child runs, with stdin at /dev/null, the parent's present stdout and stderr, and default signal settings; it
 /// must end by leave_child().

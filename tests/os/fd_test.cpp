@@ -2,6 +2,7 @@
 #include "os/fd.hpp"
 #include "os/clock.hpp"
 #include "os/message.hpp"
+#include "os/poll.hpp"
 #include "os/process.hpp"
 
 #include <gtest/gtest.h>

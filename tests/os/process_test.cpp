@@ -2,6 +2,7 @@
 #include "os/process.hpp"
 #include "os/clock.hpp"
 #include "os/fault.hpp"
+#include "os/poll.hpp"
 #include "support/board.hpp"
 #include "support/sanitizer.hpp"
 
