@@ -276,9 +276,10 @@ private:
 
 /// Settings of Client().
 struct ClientOptions {
-    std::optional<std::string> authkey{};                           ///< As the Listener has it; none where empty.
-    std::chrono::nanoseconds timeout = std::chrono::seconds(30);    ///< To find the host, to connect, and to prove that both know the key.
-    bool python = false;    ///< Values are Python's pickles: for a Listener in Python.
+    std::optional<std::string> authkey{};    ///< As the Listener has it; none where empty.
+    std::chrono::nanoseconds timeout =
+        std::chrono::seconds(30);    ///< To find the host, to connect, and to prove that both know the key.
+    bool python = false;             ///< Values are Python's pickles: for a Listener in Python.
 };
 
 /// Connects to a Listener, ours or Python's. Throws Error when nobody listens there, AuthenticationError when the keys differ,

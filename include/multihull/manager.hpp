@@ -152,7 +152,7 @@ public:
     std::string debug_info();
 
 protected:
-    detail::ProxyRef create_with(std::string_view type, Object args, Object kwargs);
+    detail::ProxyRef create_with(std::string_view type, const Object& args, Object kwargs);
 
 private:
     struct State;

@@ -80,6 +80,7 @@ Object to_object(T&& value) {
         return Object::bytes(std::span<const std::byte>(value));
     } else if constexpr (std::ranges::input_range<V>) {
         std::vector<Object> elements;
+        if constexpr (std::ranges::sized_range<V>) elements.reserve(std::ranges::size(value));
         for (auto&& element : value) elements.push_back(to_object(element));
         return detail::SetLike<V> ? Object::set(std::move(elements)) : Object::list(std::move(elements));
     } else if constexpr (detail::TupleLike<V>) {

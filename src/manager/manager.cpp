@@ -65,7 +65,7 @@ struct ServerSettings {
 };
 
 // The server's process: says over the connection where it listens, or why not, and serves.
-void run_server(Connection started, ServerSettings settings) {
+void run_server(Connection started, const ServerSettings& settings) {
     std::signal(SIGINT, SIG_IGN);    // as Python's: a Ctrl-C is for the program, which then shuts the server down
     std::optional<ManagerServer> server;
     try {
@@ -159,7 +159,6 @@ void BaseManager::start() {
                                                             .start_method = state.options.start_method},
                                              &detail::run_server, std::move(there), std::move(settings));
     process->start();
-    there.close();
     try {
         const auto address = here.recv<std::string>();
         if (address.empty()) throw Error(here.recv<std::string>());
@@ -212,7 +211,7 @@ bool BaseManager::join(std::chrono::nanoseconds timeout) { return !state_->proce
 const std::string& BaseManager::address() const { return state_->options.address; }
 const std::string& BaseManager::authkey() const { return state_->options.authkey; }
 
-detail::ProxyRef BaseManager::create_with(std::string_view type, Object args, Object kwargs) {
+detail::ProxyRef BaseManager::create_with(std::string_view type, const Object& args, Object kwargs) {
     detail::ManagerClient& server = state_->server();
     std::vector<Object> all{Object(type)};
     for (const Object& arg : args) all.push_back(arg);

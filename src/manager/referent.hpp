@@ -51,8 +51,8 @@ public:
 
 /// The type of a referent whose constructor takes the call that makes it.
 template <class T>
-ManagerType type_of(std::string name) {
-    return {.name = std::move(name), .exposed = T::methods().names(), .create = [](Call& call) {
+ManagerType type_of(const std::string& name) {
+    return {.name = name, .exposed = T::methods().names(), .create = [](Call& call) {
                 return std::make_shared<T>(call);
             }};
 }

@@ -13,6 +13,10 @@ namespace detail {
 
 namespace {
 
+[[noreturn]] void refuse_keyword(const std::string& what, const char* how, const std::string& name) {
+    throw TypeError(what + " got " + how + " '" + name + "'");
+}
+
 // The arguments in the order of the parameters, as Python's calls may give some by name. Throws TypeError as Python does.
 std::vector<Object> bound(Call& call, const std::vector<std::string>& parameters, std::size_t count) {
     const std::string what = std::string(call.method) + "()";
@@ -30,10 +34,10 @@ std::vector<Object> bound(Call& call, const std::vector<std::string>& parameters
         const auto place = std::ranges::find(parameters, name);
         const auto index = static_cast<std::size_t>(place - parameters.begin());
         if (place == parameters.end() || index >= count) {
-            throw TypeError(what + " got an unexpected keyword argument '" + name + "'");
+            refuse_keyword(what, "an unexpected keyword argument", name);
         }
         if (index < by_place || given[index - by_place]) {
-            throw TypeError(what + " got multiple values for argument '" + name + "'");
+            refuse_keyword(what, "multiple values for argument", name);
         }
         given[index - by_place] = true;
         args[index] = call.kwargs.values()[i];

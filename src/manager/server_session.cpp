@@ -325,9 +325,9 @@ Object Session::create(std::vector<Object> args, Object kwargs) {
     if (type == nullptr) throw PythonException("builtins", "KeyError", {name});
     if (!type->create) raise("ValueError", "a '" + type->name + "' can't be made: it is what methods answer");
     struct Creating {
-        explicit Creating(bool& flag) : flag_(flag) { flag_ = true; }
-        ~Creating() { flag_ = false; }
-        bool& flag_;
+        explicit Creating(bool& now) : flag(now) { flag = true; }
+        ~Creating() { flag = false; }
+        bool& flag;
     } const creating(creating_);
     Call call{.method = type->name, .args = std::move(args), .kwargs = std::move(kwargs), .context = *this};
     auto referent = type->create(call);

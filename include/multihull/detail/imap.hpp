@@ -91,7 +91,7 @@ public:
         : engine_(std::move(engine)),
           function_(std::move(function)),
           view_(std::move(view)),
-          options_(options),
+          options_(std::move(options)),
           chunk_(std::max<std::size_t>(options_.chunksize, 1)),
           window_(worker_count(*engine_) * 4) {}
 
