@@ -2,7 +2,9 @@
 
 #include "os/fault.hpp"
 
+#include <array>
 #include <cerrno>
+#include <cstring>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -72,9 +74,31 @@ void punch_hole(void* address, std::size_t size) noexcept {
     if (size != 0) ::madvise(address, size, MADV_REMOVE);
 }
 
+void clear_pages(void* address, std::size_t size) noexcept {
+    std::array<unsigned char, 64> there{};
+    const std::size_t page = page_size();
+    if (size > there.size() * page || ::mincore(address, size, there.data()) != 0) {
+        punch_hole(address, size);
+        return;
+    }
+    auto* const begin = static_cast<std::byte*>(address);
+    for (std::size_t first = 0, last = 0; first < size; first = last) {
+        const bool is_there = (there[first / page] & 1) != 0;
+        do last += page;
+        while (last < size && ((there[last / page] & 1) != 0) == is_there);
+        // Not there, it may be swapped out.
+        if (is_there) {
+            std::memset(begin + first, 0, last - first);
+        } else {
+            punch_hole(begin + first, last - first);
+        }
+    }
+}
+
 void populate(void* address, std::size_t size) noexcept {
 #ifdef MADV_POPULATE_WRITE
-    ::madvise(address, size, MADV_POPULATE_WRITE);
+    const std::size_t before = reinterpret_cast<std::uintptr_t>(address) % page_size();
+    ::madvise(static_cast<std::byte*>(address) - before, size + before, MADV_POPULATE_WRITE);
 #else
     static_cast<void>(address);
     static_cast<void>(size);

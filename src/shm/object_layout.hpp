@@ -65,6 +65,8 @@ inline constexpr std::size_t kSmallObjectSize = 256;
 inline constexpr std::size_t kLargeObjectSize = std::size_t{64} << 10;
 inline constexpr std::size_t kMostSmallObjects = std::size_t{1} << 17;
 inline constexpr std::size_t kMostLargeObjects = std::size_t{1} << 15;
+/// The first so many keep their memory when they end, 4 MiB at most: they are used again first.
+inline constexpr std::uint32_t kKeptLargeObjects = 64;
 
 /// Bytes of one process's row of the ledger: a bit for each object.
 constexpr std::size_t ledger_row_size(std::size_t objects) { return (objects / 8 + 63) / 64 * 64; }

@@ -99,7 +99,10 @@ void finish_ending(ObjectHead& head, std::uint32_t index) {
     std::byte* const data = reinterpret_cast<std::byte*>(&head + 1);
     const std::size_t in_first_page = (small ? kSmallObjectSize : std::size_t{4096}) - sizeof(ObjectHead);
     std::memset(data, 0, in_first_page);
-    if (!small) os::punch_hole(data + in_first_page, kLargeObjectSize - 4096);
+    if (!small) {
+        const bool kept = index - region.objects().small_count < kKeptLargeObjects;
+        (kept ? os::clear_pages : os::punch_hole)(data + in_first_page, kLargeObjectSize - 4096);
+    }
     head.generation.fetch_add(1, std::memory_order_release);
     head.state.store(0, std::memory_order_release);
     auto& hint = region.header().free_hints[small ? 0 : 1];

@@ -75,6 +75,22 @@ TEST(MemoryTest, a_hole_reads_as_zeros_and_takes_no_memory) {
     EXPECT_EQ(mapping.data()[4096 + kSize / 2], std::byte{1});
 }
 
+TEST(MemoryTest, cleared_pages_read_as_zeros_and_stay_where_they_were_there) {
+    constexpr std::size_t kPage = 4096;
+    const os::Fd fd = os::make_memfd("test", 8 * kPage);
+    const os::Mapping mapping = os::map_shared(fd, 8 * kPage);
+    for (const std::size_t page : {0, 1, 3, 4, 7}) std::memset(mapping.data() + page * kPage, 1, kPage);
+    struct stat before {};
+    ::fstat(fd.get(), &before);
+    os::clear_pages(mapping.data() + kPage, 6 * kPage);
+    struct stat after {};
+    ::fstat(fd.get(), &after);
+    EXPECT_EQ(after.st_blocks, before.st_blocks);
+    for (std::size_t at = 0; at < 8 * kPage; at += kPage / 2) {
+        EXPECT_EQ(mapping.data()[at], std::byte{at < kPage || at >= 7 * kPage}) << at;
+    }
+}
+
 TEST(FutexTest, does_not_sleep_when_the_word_has_changed) {
     const std::atomic<std::uint32_t> word{5};
     EXPECT_TRUE(os::futex_wait(word, 4, os::kNever));
