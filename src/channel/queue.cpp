@@ -1,5 +1,6 @@
 #include <multihull/queue.hpp>
 
+#include "channel/patience.hpp"
 #include "channel/queue_layout.hpp"
 #include "os/clock.hpp"
 #include "os/fault.hpp"
@@ -13,7 +14,6 @@
 #include <cstring>
 #include <new>
 #include <string>
-#include <thread>
 
 namespace multihull {
 
@@ -156,44 +156,6 @@ void recover(shm::ObjectHead& head, std::uint32_t number) {
 }
 
 const shm::RegisterKind registered(shm::ObjectKind::queue, {recover, nullptr, nullptr});
-
-bool several_cores() {
-    static const bool several = std::thread::hardware_concurrency() > 1;
-    return several;
-}
-
-// Waiting awake pays while the other side is awake too and answers soon. Each thread learns whether it does: where it waited in vain,
-// because the other side is slow or needs this very processor, it sleeps at once the next times, the more of them the more often.
-class Patience {
-public:
-    // Waits awake until `ready`, as long as that is worth it; false when it is time to sleep.
-    template <class Ready>
-    static bool wait_awake(Ready ready) {
-        if (!several_cores() || skip > 0) {
-            --skip;
-            return ready();
-        }
-        const std::int64_t begin = os::now_ns();
-        for (int turn = 1; !ready(); ++turn) {
-            os::relax_cpu();
-            if (turn % kTurnsPerLook == 0 && os::now_ns() - begin > kWorthwhile) {
-                penalty = std::min(penalty * 2, kLongestPenalty);
-                skip = penalty;
-                return false;
-            }
-        }
-        penalty = std::max(penalty / 2, 1);
-        return true;
-    }
-
-private:
-    static constexpr std::int64_t kWorthwhile = 10'000;    // ns: about what going to sleep and being woken cost
-    static constexpr int kLongestPenalty = 1024;
-    static constexpr int kTurnsPerLook = 16;
-
-    static inline constinit thread_local int penalty = 1;
-    static inline constinit thread_local int skip = 0;
-};
 
 // The queue as one process works with it.
 class Access {
@@ -471,6 +433,8 @@ QueueCore QueueCore::make(std::size_t maxsize, bool joinable) {
     auto& data = channel::data_of(core.object_->head());
     data.maxsize = maxsize;
     data.joinable = joinable ? 1 : 0;
+    // The first touch of a page takes longer than many messages.
+    os::populate(data.ring0.data(), sizeof data.ring0);
     return core;
 }
 
