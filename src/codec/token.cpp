@@ -100,11 +100,15 @@ public:
     static ModuleTable& instance() { return process_wide(the_modules); }
 
     Token token_of(std::uintptr_t code) {
+        thread_local constinit Answer last{};
+        if (last.code == code && last.scan == scans_.load(std::memory_order_relaxed)) return last.token;
         const std::lock_guard guard(mutex_);
         for (int round = 0; round < 2; ++round) {
             for (const Module& module : modules_) {
                 if (code < module.code_begin || code >= module.code_end) continue;
-                return Token{number_of(module)} << kModuleShift | (code - module.base);
+                last = {code, Token{number_of(module)} << kModuleShift | (code - module.base),
+                        scans_.load(std::memory_order_relaxed)};
+                return last.token;
             }
             scan();
         }
@@ -129,6 +133,8 @@ public:
     }
 
     std::uintptr_t code_of(Token token) {
+        thread_local constinit Answer last{};
+        if (last.token == token && last.scan == scans_.load(std::memory_order_relaxed)) return last.code;
         const auto number = static_cast<std::uint32_t>(token >> kModuleShift);
         const std::lock_guard guard(mutex_);
         if (number < shm::kMaxModules) {
@@ -138,7 +144,10 @@ public:
                 for (const Module& module : modules_) {
                     if (module.identity != identity) continue;
                     const std::uintptr_t code = module.base + (token & kOffsetMask);
-                    if (code >= module.code_begin && code < module.code_end) return code;
+                    if (code >= module.code_begin && code < module.code_end) {
+                        last = {code, token, scans_.load(std::memory_order_relaxed)};
+                        return code;
+                    }
                     throw Error("a task names a place that holds no code; its memory was overwritten");
                 }
                 scan();
@@ -164,9 +173,17 @@ public:
     }
 
 private:
+    // Asked with each task for the same function, mostly: each thread knows its last answer, good until modules are looked up anew.
+    struct Answer {
+        std::uintptr_t code;
+        Token token;
+        unsigned scan;
+    };
+
     void scan() {
         modules_.clear();
         ::dl_iterate_phdr(add_module, &modules_);
+        scans_.fetch_add(1, std::memory_order_relaxed);
     }
 
     static std::uint32_t number_of(const Module& module) {
@@ -184,6 +201,7 @@ private:
 
     std::mutex mutex_;
     std::vector<Module> modules_;
+    std::atomic<unsigned> scans_{1};    // 0 in a thread that has asked for nothing
 };
 
 constinit std::atomic<ThunkRegistration*> registrations{nullptr};
