@@ -28,8 +28,10 @@ std::atomic<unsigned> pool_count{0};
 
 constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) { return (value + unit - 1) / unit * unit; }
 
-// Slots in use at once above which their memory is given back when all are free.
+// Slots in use at once above which their memory is given back when all are free, and for how long none may have been needed before:
+// touching new pages can take longer than the tasks.
 constexpr std::size_t kKeepSlots = 65536;
+constexpr std::int64_t kSpareNs = 1'000'000'000;
 constexpr std::uint64_t kRingPiece = std::uint64_t{1} << 18;
 // For the queue and the tasks of a pool.
 constexpr std::uint64_t kLeastRoom = std::uint64_t{64} << 10;
@@ -199,12 +201,19 @@ void Engine::require_usable() const {
                          " belongs to the process that made it, not to this forked child: make a pool here");
 }
 
+// The worker that used the slot last still has its lines; it is the next task's.
+static void fetch_ahead(const TaskSlot& next) {
+    const auto* const lines = reinterpret_cast<const std::byte*>(&next);
+    for (std::size_t at = 0; at < sizeof next; at += 64) os::prefetch_for_write(lines + at);
+}
+
 // Needs mutex_.
 std::uint32_t Engine::acquire_slot() {
     recycle_ended_abandoned();
     if (!free_.empty()) {
         const std::uint32_t task = free_.back();
         free_.pop_back();
+        if (!free_.empty()) fetch_ahead(slot(free_.back()));
         return task;
     }
     if (records_.size() >= home_.slot_capacity) {
@@ -272,11 +281,24 @@ void Engine::recycle_slot(std::uint32_t task) noexcept {
             return true;
         });
     }
-    if (live_ == 0 && records_.size() > kKeepSlots) {
+    if (live_ == 0 && records_.size() > kKeepSlots && spare_at_ns_ == os::kNever) {
+        spare_needed_ = false;
+        spare_at_ns_ = os::now_ns() + kSpareNs;
+        Supervisor::instance().wake();
+    }
+}
+
+// Needs mutex_. Gives back the memory of a burst of tasks once there was none like it for a while. Answers when to look again.
+std::int64_t Engine::give_back_slots(std::int64_t now_ns) noexcept {
+    if (now_ns < spare_at_ns_) return spare_at_ns_;
+    if (live_ == 0 && std::exchange(spare_needed_, false)) return spare_at_ns_ = now_ns + kSpareNs;
+    spare_at_ns_ = os::kNever;
+    if (live_ == 0) {
         records_.clear();
         free_.clear();
         os::punch_hole(home_.slots + kKeepSlots, (home_.slot_capacity - kKeepSlots) * sizeof(TaskSlot));
     }
+    return os::kNever;
 }
 
 // Needs mutex_, or nobody else. What the result names, and its readers have not taken over, ends with it.
@@ -334,7 +356,7 @@ std::uint32_t Engine::enqueue_new(Token token, CallBuffer* buffer, const void* i
         record.map = std::move(part.map);
         record.part = part.part;
         record.sequence = next_sequence_++;
-        ++live_;
+        if (++live_ > kKeepSlots) spare_needed_ = true;
 
         TaskSlot& shared = slot(task);
         shared.is_map = record.map ? 1 : 0;

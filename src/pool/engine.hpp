@@ -158,6 +158,7 @@ private:
     // Tasks (engine.cpp)
     std::uint32_t acquire_slot();
     void recycle_slot(std::uint32_t task) noexcept;
+    std::int64_t give_back_slots(std::int64_t now_ns) noexcept;
     void drop_result_pins(std::uint32_t task) noexcept;
     void read_again(std::uint32_t task, Reader& reader);
     void recycle_ended_abandoned() noexcept;
@@ -249,8 +250,10 @@ private:
     std::deque<Record> records_;
     std::vector<std::shared_ptr<const void>> kept_;    // what initializer and exit function name
     std::vector<std::uint32_t> free_;
-    std::deque<std::uint32_t> abandoned_;    // tasks that nobody refers to and that may not have ended
-    std::size_t live_ = 0;                   // slots in use
+    std::deque<std::uint32_t> abandoned_;      // tasks that nobody refers to and that may not have ended
+    std::size_t live_ = 0;                     // slots in use
+    std::int64_t spare_at_ns_ = os::kNever;    // when to look whether slots can be given back
+    bool spare_needed_ = false;                // they were in use since that was decided
     std::uint64_t next_sequence_ = 1;
     std::vector<Legacy> legacies_;
     History history_;

@@ -576,6 +576,7 @@ std::int64_t Engine::tick(std::int64_t now_ns) {
             }
         }
         if (limits_watched_) next = std::min(next, check_limits(now_ns));
+        next = std::min(next, give_back_slots(now_ns));
     }
     for (const std::uint32_t index : due) start_worker(index);
     if (overwritten) {

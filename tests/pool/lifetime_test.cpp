@@ -479,4 +479,23 @@ TEST_P(LifetimeTest, a_hundred_thousand_tasks_leave_no_memory_behind) {
     EXPECT_LE(holdings().rss_kib, before.rss_kib + kRssRoomKib);
 }
 
+// It is kept for a moment, as another burst may follow.
+TEST(BurstTest, memory_of_very_many_tasks_at_once_goes_back) {
+    constexpr int kTasks = 150'000;
+    Pool pool(2);
+    const auto burst = [&] {
+        std::vector<multihull::Future<int>> futures;
+        futures.reserve(kTasks);
+        for (int i = 0; i < kTasks; ++i) futures.push_back(pool.apply_async(square, i % 1000));
+        for (int i = 0; i < kTasks; ++i) EXPECT_EQ(futures[static_cast<std::size_t>(i)].get(), square(i % 1000));
+        return holdings().rss_kib;
+    };
+    burst();
+    const std::size_t full = burst();
+    // 256 bytes of shared memory each, but for the first 65,536.
+    constexpr std::size_t kGoesBackKib = (kTasks - 65'536) / 4 * 9 / 10;
+    EXPECT_TRUE(test::eventually([&] { return holdings().rss_kib + kGoesBackKib <= full; }));
+    burst();
+}
+
 }    // namespace
