@@ -36,6 +36,8 @@ def main():
         print("tiny", timed(lambda: list(executor.map(cube, range(5000)))) / 5000)
         big = array.array("Q", range(131072))
         print("big", timed(lambda: list(executor.map(total, [big] * 200))) / 200)
+        apart = [array.array("Q", big) for _ in range(200)]
+        print("apart", timed(lambda: list(executor.map(total, apart))) / 200)
         print("long", timed(lambda: list(executor.map(busy, [10] * 100))))
 
 

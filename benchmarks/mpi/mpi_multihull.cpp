@@ -1,4 +1,5 @@
-// Multihull's side of script/bench --mpi. With the word `traffic`: what tiny tasks cost rank 0, in messages and time.
+// Multihull's side of script/bench --mpi. With the word `traffic`: what tiny tasks cost rank 0, in messages and time. With names of works:
+// those alone.
 #include "works.hpp"
 
 #include <multihull/mpi.hpp>
@@ -7,13 +8,14 @@
 #include <numeric>
 #include <ranges>
 #include <sys/resource.h>
+#include <utility>
+#include <vector>
 
 namespace {
 
 using multihull::mpi::PoolExecutor;
 
-void measure_times() {
-    PoolExecutor executor(2);    // of ranks 1 and 2: rank 0 hands out, as in the other programs
+void measure_singles(PoolExecutor& executor) {
     for (int i = 0; i < 200; ++i) executor.submit(works::cube, i).get();
     std::vector<double> singles;
     for (int i = 0; i < works::kSingles; ++i) {
@@ -22,7 +24,9 @@ void measure_times() {
         singles.push_back(watch.seconds());
     }
     works::write_down("single", works::median(singles));
+}
 
+void measure_cubes(PoolExecutor& executor) {
     const auto map = [&](int count) {
         const works::Stopwatch watch;
         std::int64_t total = 0;
@@ -36,25 +40,43 @@ void measure_times() {
     for (int i = 0; i < 5; ++i) cubes.push_back(map(works::kCubes));
     works::write_down("cubes", works::median(cubes));
     works::write_down("tiny", map(works::kTiny) / works::kTiny);
+}
 
-    std::vector<std::uint64_t> big(works::kBigBytes / sizeof(std::uint64_t));
-    std::iota(big.begin(), big.end(), 0);
-    const std::uint64_t expected = works::sum(big);
+/// The same buffer each time, which stays the caller's; or as many as there are tasks, given away as they are submitted.
+void measure_big(PoolExecutor& executor, const char* name, bool apart) {
+    std::vector<std::uint64_t> one(works::kBigBytes / sizeof(std::uint64_t));
+    std::iota(one.begin(), one.end(), 0);
+    const std::uint64_t expected = works::sum(one);
     for (int round = 0; round < 2; ++round) {    // the first one touches the memory
+        std::vector<std::vector<std::uint64_t>> buffers(apart ? works::kBig : 0, one);
         const works::Stopwatch watch;
         std::vector<multihull::Future<std::uint64_t>> sums;
-        for (int i = 0; i < works::kBig; ++i) sums.push_back(executor.submit(works::sum, big));
+        for (std::size_t i = 0; i < works::kBig; ++i) {
+            sums.push_back(apart ? executor.submit(works::sum, std::move(buffers[i]))
+                                 : executor.submit(works::sum, one));
+        }
         for (const auto& future : sums) {
             if (future.get() != expected) std::abort();
         }
-        if (round == 1) works::write_down("big", watch.seconds() / works::kBig);
+        if (round == 1) works::write_down(name, watch.seconds() / works::kBig);
     }
+}
 
+void measure_long(PoolExecutor& executor) {
     const works::Stopwatch watch;
     for (const int x : executor.map(works::busy, std::vector<int>(works::kLong, works::kLongMs))) {
         if (x != works::kLongMs) std::abort();
     }
     works::write_down("long", watch.seconds());
+}
+
+void measure_times(const works::Selection& selected) {
+    PoolExecutor executor(2);    // of ranks 1 and 2: rank 0 hands out, as in the other programs
+    if (selected("single")) measure_singles(executor);
+    if (selected("cubes")) measure_cubes(executor);
+    if (selected("big")) measure_big(executor, "big", false);
+    if (selected("apart")) measure_big(executor, "apart", true);
+    if (selected("long")) measure_long(executor);
 }
 
 /// Processor time, seconds: of the thread that asks, or of its whole process.
@@ -97,9 +119,10 @@ void measure_traffic(const multihull::mpi::Session& session) {
 
 int main(int argc, char** argv) {
     multihull::mpi::Session session(argc, argv);
-    if (argc > 1) {
+    const works::Selection selected(argc, argv);
+    if (argc > 1 && selected("traffic")) {
         measure_traffic(session);
     } else {
-        measure_times();
+        measure_times(selected);
     }
 }

@@ -35,24 +35,22 @@ void serve() {
     }
 }
 
-/// Hands out `count` tasks; answers the seconds that it took.
-double hand_out(int ranks, int count, Tag tag, const void* bytes, std::size_t size, std::uint64_t first = 0) {
+/// Hands out `count` tasks, whose arguments are `size` bytes each of what argument(i) points to; answers the seconds that it took.
+template <class Argument>
+double hand_out(int ranks, std::size_t count, Tag tag, std::size_t size, Argument argument) {
     const works::Stopwatch watch;
-    std::vector<std::uint64_t> numbers(static_cast<std::size_t>(count));
-    std::iota(numbers.begin(), numbers.end(), first);
     std::vector<MPI_Request> requests;
-    int given = 0;
+    std::size_t given = 0;
     const auto give = [&](int rank) {
         if (given == count) return;
-        const void* const argument = bytes != nullptr ? bytes : &numbers[static_cast<std::size_t>(given)];
         requests.emplace_back();
-        MPI_Isend(argument, static_cast<int>(size), MPI_BYTE, rank, tag, MPI_COMM_WORLD, &requests.back());
+        MPI_Isend(argument(given), static_cast<int>(size), MPI_BYTE, rank, tag, MPI_COMM_WORLD, &requests.back());
         ++given;
     };
     for (int ahead = 0; ahead < 2; ++ahead) {
         for (int rank = 1; rank < ranks; ++rank) give(rank);
     }
-    for (int done = 0; done < count; ++done) {
+    for (std::size_t done = 0; done < count; ++done) {
         std::uint64_t result = 0;
         MPI_Status status;
         MPI_Recv(&result, 1, MPI_UINT64_T, MPI_ANY_SOURCE, tag, MPI_COMM_WORLD, &status);
@@ -62,22 +60,44 @@ double hand_out(int ranks, int count, Tag tag, const void* bytes, std::size_t si
     return watch.seconds();
 }
 
-void measure(int ranks) {
-    hand_out(ranks, 200, kCube, nullptr, sizeof(std::uint64_t));
-    std::vector<double> singles;
-    for (int i = 0; i < works::kSingles; ++i)
-        singles.push_back(hand_out(ranks, 1, kCube, nullptr, sizeof(std::uint64_t)));
-    works::write_down("single", works::median(singles));
-    std::vector<double> cubes;
-    for (int i = 0; i < 5; ++i) cubes.push_back(hand_out(ranks, works::kCubes, kCube, nullptr, sizeof(std::uint64_t)));
-    works::write_down("cubes", works::median(cubes));
-    works::write_down("tiny", hand_out(ranks, works::kTiny, kCube, nullptr, sizeof(std::uint64_t)) / works::kTiny);
-    std::vector<std::uint64_t> big(works::kBigBytes / sizeof(std::uint64_t));
-    std::iota(big.begin(), big.end(), 0);
-    hand_out(ranks, works::kBig, kSum, big.data(), works::kBigBytes);
-    works::write_down("big", hand_out(ranks, works::kBig, kSum, big.data(), works::kBigBytes) / works::kBig);
-    const std::uint64_t milliseconds = works::kLongMs;
-    works::write_down("long", hand_out(ranks, works::kLong, kBusy, &milliseconds, sizeof milliseconds));
+double hand_out_cubes(int ranks, std::size_t count) {
+    std::vector<std::uint64_t> numbers(count);
+    std::iota(numbers.begin(), numbers.end(), 0);
+    return hand_out(ranks, count, kCube, sizeof(std::uint64_t), [&](std::size_t i) { return &numbers[i]; });
+}
+
+void measure_big(int ranks, const char* name, std::size_t buffers) {
+    std::vector<std::uint64_t> one(works::kBigBytes / sizeof(std::uint64_t));
+    std::iota(one.begin(), one.end(), 0);
+    const std::vector<std::vector<std::uint64_t>> big(buffers, one);
+    const auto send = [&] {
+        return hand_out(ranks, works::kBig, kSum, works::kBigBytes,
+                        [&](std::size_t i) { return big[i % buffers].data(); });
+    };
+    send();
+    works::write_down(name, send() / works::kBig);
+}
+
+void measure(int ranks, const works::Selection& selected) {
+    hand_out_cubes(ranks, 200);
+    if (selected("single")) {
+        std::vector<double> singles;
+        for (int i = 0; i < works::kSingles; ++i) singles.push_back(hand_out_cubes(ranks, 1));
+        works::write_down("single", works::median(singles));
+    }
+    if (selected("cubes")) {
+        std::vector<double> cubes;
+        for (int i = 0; i < 5; ++i) cubes.push_back(hand_out_cubes(ranks, works::kCubes));
+        works::write_down("cubes", works::median(cubes));
+        works::write_down("tiny", hand_out_cubes(ranks, works::kTiny) / works::kTiny);
+    }
+    if (selected("big")) measure_big(ranks, "big", 1);
+    if (selected("apart")) measure_big(ranks, "apart", works::kBig);
+    if (selected("long")) {
+        const std::uint64_t milliseconds = works::kLongMs;
+        works::write_down("long", hand_out(ranks, works::kLong, kBusy, sizeof milliseconds,
+                                           [&](std::size_t) { return &milliseconds; }));
+    }
     for (int rank = 1; rank < ranks; ++rank) MPI_Send(nullptr, 0, MPI_BYTE, rank, kEnd, MPI_COMM_WORLD);
 }
 
@@ -90,7 +110,7 @@ int main(int argc, char** argv) {
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     if (rank == 0) {
-        measure(ranks);
+        measure(ranks, works::Selection(argc, argv));
     } else {
         serve();
     }

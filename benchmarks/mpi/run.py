@@ -11,7 +11,8 @@ LABELS = {
     "single": ("one task there and back", 1e6, "us"),
     "cubes": ("map of 999 cubes", 1e3, "ms"),
     "tiny": ("a tiny task, of many", 1e6, "us"),
-    "big": ("a task with 1 MiB of arguments", 1e6, "us"),
+    "big": ("a task with 1 MiB of arguments, the same buffer each time", 1e6, "us"),
+    "apart": ("a task with 1 MiB of arguments, of 200 buffers", 1e6, "us"),
     "long": ("100 tasks of 10 ms", 1e3, "ms"),
 }
 

@@ -7,13 +7,14 @@
 #include <cstdint>
 #include <cstdio>
 #include <span>
+#include <string_view>
 #include <vector>
 
 namespace works {
 
 inline constexpr int kCubes = 999;
 inline constexpr int kTiny = 20'000;
-inline constexpr int kBig = 200;
+inline constexpr std::size_t kBig = 200;
 inline constexpr std::size_t kBigBytes = std::size_t{1} << 20;
 inline constexpr int kLong = 100;
 inline constexpr int kLongMs = 10;
@@ -38,6 +39,18 @@ inline int busy(int milliseconds) {
     while (own_ns() < end) {}
     return milliseconds;
 }
+
+/// The works whose names are a program's arguments; all of them where it has none.
+class Selection {
+public:
+    Selection(int argc, char** argv) : names_(argv + 1, argv + argc) {}
+    bool operator()(std::string_view name) const {
+        return names_.empty() || std::find(names_.begin(), names_.end(), name) != names_.end();
+    }
+
+private:
+    std::vector<std::string_view> names_;
+};
 
 class Stopwatch {
 public:

@@ -46,12 +46,9 @@ public:
             auto [completion, count] = start_map<true, true>(engine_, function_, inputs, TaskOptions{}, 1);
             return ImapUnit(std::move(completion), 0, count);
         }
-        CallBuffer buffer;
-        if constexpr (kLeavesFamily<E>) buffer.writer().leave_family();
-        encode_callable(buffer.writer(), function_);
-        const typename I::Holders holders = make_input<typename I::Holders, true>(std::move(elements.front()));
-        encode(buffer.writer(), holders);
-        auto [completion, task] = submit_to(engine_, Registered<&CallThunk<F, I>::run, F>::token(), buffer, nullptr);
+        auto [completion, task] = std::apply(
+            [&](auto&... field) { return submit_arguments<I>(engine_, nullptr, function_, std::move(field)...); },
+            elements.front());
         return ImapUnit(std::move(completion), task, 1);
     }
     static std::optional<Stored<Value>> read(ImapUnit& unit) {

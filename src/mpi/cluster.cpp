@@ -69,6 +69,25 @@ Submitted Cluster::submit(Token token, CallBuffer& buffer, const TaskOptions* op
     return enqueue(make_task(token, buffer, options));
 }
 
+Submitted Cluster::submit_around(Token token, CallBuffer& buffer, std::vector<LentBytes> lent,
+                                 const TaskOptions* options) {
+    require_usable();
+    TaskPtr task = make_task(token, buffer, options);
+    const bool only_lent_is_bulk = task->call_size_ <= kBulk;
+    for (const LentBytes& piece : lent) task->call_size_ += piece.bytes.size();
+    task->lent_ = std::move(lent);
+    if (alone_ || !only_lent_is_bulk) {
+        task->call_ = task->gather_call();
+        task->lent_.clear();
+    }
+    if (alone_) {
+        CallBuffer whole(std::move(task->call_), task->call_size_);
+        return submit_to(engine_, token, whole, options);
+    }
+    const std::lock_guard guard(mutex_);
+    return enqueue(std::move(task));
+}
+
 std::shared_ptr<Completion> Cluster::submit_map(CallBuffer& call, const MapPlan& plan, const TaskOptions* options) {
     SharedBlock inputs = SharedBlock::adopt(plan.input_offset, plan.input_capacity);
     require_usable();

@@ -44,6 +44,8 @@ public:
     std::size_t workers() const noexcept override { return workers_; }
     multihull::detail::Submitted submit(Token token, CallBuffer& buffer, const TaskOptions* options) override;
     std::shared_ptr<Completion> submit_map(CallBuffer& call, const MapPlan& plan, const TaskOptions* options) override;
+    multihull::detail::Submitted submit_around(Token token, CallBuffer& buffer, std::vector<LentBytes> lent,
+                                               const TaskOptions* options) override;
 
     void close(bool cancel_waiting);
     void join();

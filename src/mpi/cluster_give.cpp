@@ -20,6 +20,8 @@ constexpr std::int64_t kAheadNs = 4'000'000;
 constexpr std::int64_t kMostAhead = 512;    // tasks a worker
 constexpr std::size_t kWorthAMessage = 16;
 constexpr std::size_t kMostBytes = std::size_t{64} << 20;
+/// Of what a rank has beside one task ahead for each worker: bytes that are still in its cache when their task begins.
+constexpr std::size_t kMostBytesAhead = std::size_t{2} << 20;
 /// A call that is not longer is kept when it goes to this rank's own workers, so that another rank can still have it.
 constexpr std::size_t kKeptBytes = std::size_t{16} << 10;
 
@@ -81,7 +83,9 @@ std::size_t Cluster::fill(Link& link, std::size_t limit, std::size_t share) {
     if (link.lost) return given;
     for (std::size_t looked_at = queue_.size(); looked_at > 0 && given < share; --looked_at) {
         const std::size_t has = outstanding(link);
-        if (has >= limit || (has >= link.workers && link.bytes >= kMostBytes)) break;
+        if (has >= limit || (has >= link.workers && link.bytes >= kMostBytes) ||
+            (has >= std::size_t{2} * link.workers && link.bytes >= kMostBytesAhead))
+            break;
         const TaskPtr task = std::move(queue_.front());
         queue_.pop_front();
         if (task->place_ == Task::Place::ended) continue;    // cancelled
@@ -111,7 +115,11 @@ bool Cluster::place(Link& link, const TaskPtr& task) {
 void Cluster::place_here(const TaskPtr& task) {
     const bool keep = task->size() <= kKeptBytes || task->on_their_way_ != 0;
     try {
-        SharedBlock call = keep ? copy_of(task->call_, task->call_size_) : std::move(task->call_);
+        SharedBlock call = keep || !task->lent_.empty() ? task->gather_call() : std::move(task->call_);
+        if (!keep) {
+            task->call_ = {};
+            task->lent_.clear();
+        }
         CallBuffer buffer(std::move(call), task->call_size_);
         if (!task->is_map()) {
             task->set_local(submit_to(engine_, task->token_, buffer, task->options_.get()));
@@ -150,7 +158,9 @@ void Cluster::send(Link& link, const TaskPtr& task) {
     task->rank_ = link.rank;
     task->id_ = id;
 
-    const std::span<const std::byte> call(task->call_.data(), task->call_size_);
+    std::size_t lent = 0;
+    for (const LentBytes& piece : task->lent_) lent += piece.bytes.size();
+    const std::span<const std::byte> call(task->call_.data(), task->call_size_ - lent);
     const std::span<const std::byte> inputs =
         task->is_map() ? std::span<const std::byte>(task->inputs_.data(), task->inputs_.size())
                        : std::span<const std::byte>();
@@ -162,25 +172,29 @@ void Cluster::send(Link& link, const TaskPtr& task) {
     head.has_options = task->options_ ? 1 : 0;
     head.call_is_bulk = call.size() > kBulk ? 1 : 0;
     head.inputs_are_bulk = inputs.size() > kBulk ? 1 : 0;
-    head.call_size = call.size() < kHuge ? static_cast<std::uint32_t>(call.size()) : kHuge;
+    head.call_size = task->call_size_ < kHuge ? static_cast<std::uint32_t>(task->call_size_) : kHuge;
+    head.lent = static_cast<std::uint32_t>(task->lent_.size());
     std::vector<World::Bulk> bulks;
-    for (const auto& [bytes, is_bulk] : {std::pair(call, head.call_is_bulk), std::pair(inputs, head.inputs_are_bulk)}) {
-        if (!is_bulk) continue;
+    const auto announce = [&](std::span<const std::byte> bytes) {
         ++task->on_their_way_;
         bulks.push_back({bytes, [this, task] {
                              const std::lock_guard guard(mutex_);
                              --task->on_their_way_;
                              task->let_go_of_call();
                          }});
-    }
+    };
+    if (head.call_is_bulk) announce(call);
+    for (const LentBytes& piece : task->lent_) announce(piece.bytes);
+    if (head.inputs_are_bulk) announce(inputs);
     world_.post(
         link.rank,
         [&](Packet& packet) {
             packet.put(Say::task);
             packet.put(head);
-            if (head.call_size == kHuge) packet.put(std::uint64_t{call.size()});
+            if (head.call_size == kHuge) packet.put(std::uint64_t{task->call_size_});
             if (task->is_map()) packet.put(MapHead{task->plan_->count, task->plan_->output_size, inputs.size()});
             if (task->options_) encode_options(packet, *task->options_);
+            for (const LentBytes& piece : task->lent_) packet.put(LentHead{piece.position, piece.bytes.size()});
             if (!head.call_is_bulk) packet.write(call);
             if (!head.inputs_are_bulk) packet.write(inputs);
         },

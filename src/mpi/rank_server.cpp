@@ -207,12 +207,29 @@ void RankServer::take_task(Reader& reader) {
     pool.arriving.push_back(task);
     ++task->missing;    // this call itself
     task->call = SharedBlock(std::max<std::size_t>(task->call_size, 1));
-    piece(reader, task->head.call_is_bulk != 0, {task->call.data(), task->call_size}, task);
+    take_call(reader, task);
     if (task->head.is_map) {
         task->inputs = SharedBlock(std::max<std::size_t>(task->map.inputs_size, 1));
         piece(reader, task->head.inputs_are_bulk != 0, {task->inputs.data(), task->map.inputs_size}, task);
     }
     if (--task->missing == 0) arrived(task);
+}
+
+void RankServer::take_call(Reader& reader, const std::shared_ptr<Arriving>& task) {
+    const std::span<std::byte> whole(task->call.data(), task->call_size);
+    if (task->head.call_is_bulk != 0) {
+        piece(reader, true, whole, task);
+        return;
+    }
+    std::vector<LentHead> lent(task->head.lent);
+    reader.read(lent.data(), lent.size() * sizeof(LentHead));
+    std::size_t at = 0;
+    for (const LentHead& head : lent) {
+        piece(reader, false, whole.subspan(at, head.position - at), task);
+        piece(reader, true, whole.subspan(head.position, head.size), task);
+        at = head.position + head.size;
+    }
+    piece(reader, false, whole.subspan(at), task);
 }
 
 void RankServer::take_value(Reader& reader) {

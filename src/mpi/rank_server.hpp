@@ -78,6 +78,7 @@ private:
     void open(multihull::detail::Reader& reader);
     void take_value(multihull::detail::Reader& reader);
     void take_task(multihull::detail::Reader& reader);
+    void take_call(multihull::detail::Reader& reader, const std::shared_ptr<Arriving>& task);
     void begin_those_behind_values();
     void arrived(const std::shared_ptr<Arriving>& task);
     void piece(multihull::detail::Reader& reader, bool is_bulk, std::span<std::byte> place,

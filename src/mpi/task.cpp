@@ -6,7 +6,9 @@
 
 #include <multihull/error.hpp>
 
+#include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <utility>
 
@@ -153,9 +155,29 @@ void Task::end(std::exception_ptr why) noexcept {
     change_word(kDone);
 }
 
+/// The whole call in one piece.
+SharedBlock Task::gather_call() const {
+    SharedBlock whole(std::max<std::size_t>(call_size_, 1));
+    std::size_t from = 0;
+    std::size_t to = 0;
+    const auto copy_until = [&](std::size_t position) {
+        std::memcpy(whole.data() + to, call_.data() + from, position - to);
+        from += position - to;
+        to = position;
+    };
+    for (const LentBytes& piece : lent_) {
+        copy_until(piece.position);
+        std::memcpy(whole.data() + to, piece.bytes.data(), piece.bytes.size());
+        to += piece.bytes.size();
+    }
+    copy_until(call_size_);
+    return whole;
+}
+
 void Task::let_go_of_call() noexcept {
     if (on_their_way_ != 0 || place_ != Place::ended) return;
     call_ = {};
+    lent_.clear();
     inputs_ = {};
 }
 

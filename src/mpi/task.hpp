@@ -29,6 +29,7 @@ class Cluster;
 
 using multihull::detail::CallBuffer;
 using multihull::detail::Completion;
+using multihull::detail::LentBytes;
 using multihull::detail::MapPlan;
 using multihull::detail::SharedBlock;
 using multihull::detail::Token;
@@ -85,6 +86,7 @@ private:
     void hook_local();
     bool is_map() const noexcept { return plan_.has_value(); }
     std::size_t size() const noexcept { return call_size_ + inputs_.size(); }
+    SharedBlock gather_call() const;
     void let_go_of_call() noexcept;
 
     const std::shared_ptr<Cluster> cluster_;
@@ -93,8 +95,9 @@ private:
     // The call.
     const Token token_;
     std::unique_ptr<TaskOptions> options_;
-    SharedBlock call_;
-    std::size_t call_size_ = 0;
+    SharedBlock call_;    // without what is lent
+    std::vector<LentBytes> lent_;
+    std::size_t call_size_ = 0;    // with it
     std::optional<MapPlan> plan_;
     SharedBlock inputs_;
 

@@ -55,7 +55,12 @@ struct TaskHead {
     std::uint8_t has_options;
     std::uint8_t call_is_bulk;
     std::uint8_t inputs_are_bulk;
-    std::uint32_t call_size;
+    std::uint32_t call_size;    ///< With what is lent.
+    std::uint32_t lent;    ///< How many pieces of the call travel as bulk from where they were: a LentHead for each.
+};
+struct LentHead {
+    std::uint64_t position;    ///< In the call.
+    std::uint64_t size;
 };
 /// Behind the TaskHead of a map.
 struct MapHead {

@@ -55,6 +55,29 @@ TEST(RoundTrip, BigVectorsFromAnyAddress) {
     EXPECT_EQ(decoded<std::remove_const_t<decltype(sent)>>(encoded(sent)), sent);
 }
 
+TEST(RoundTrip, ASpanIsReadInPlaceWhereItStandsAsInAnArray) {
+    using multihull::detail::SpanHolder;
+    const std::vector<double> values{1.5, 2.5, 3.5};
+    std::vector<std::byte> bytes = encoded(std::make_tuple('x', values));
+    for (const std::size_t shift : {0U, 1U, 8U}) {
+        std::vector<std::byte> moved(bytes.size() + 8);
+        std::ranges::copy(bytes, moved.begin() + static_cast<std::ptrdiff_t>(shift));
+        Reader reader(std::span<const std::byte>(moved).subspan(shift, bytes.size()));
+        EXPECT_EQ(multihull::detail::decode<char>(reader), 'x');
+        SpanHolder<double> first = SpanHolder<double>::decode(reader);
+        const SpanHolder<double> holder = std::move(first);
+        const std::span<const double> elements = holder;
+        EXPECT_TRUE(std::ranges::equal(elements, values));
+        const auto* const place = reinterpret_cast<const std::byte*>(elements.data());
+        EXPECT_EQ(place >= moved.data() && place < moved.data() + moved.size(), shift % alignof(double) == 0) << shift;
+        EXPECT_EQ(reader.remaining(), 0U);
+    }
+    for (std::size_t size = 0; size < bytes.size(); ++size) {
+        Reader cut(std::span<const std::byte>(bytes).first(size).subspan(size == 0 ? 0 : 1));
+        EXPECT_THROW(SpanHolder<double>::decode(cut), CodecError) << size;
+    }
+}
+
 TEST(RoundTrip, AGeneratedRangeTravelsAsItsDescription) {
     const auto bytes = encoded(std::views::iota(3, 1'000'000));
     EXPECT_EQ(bytes.size(), 2 * sizeof(int));

@@ -1,4 +1,5 @@
 // What an executor over several ranks does beyond what all executors do.
+#include "shm/region.hpp"
 #include "support/board.hpp"
 
 #include <multihull/futures.hpp>
@@ -16,9 +17,13 @@
 #include <numeric>
 #include <ranges>
 #include <set>
+#include <span>
 #include <string>
 #include <thread>
+#include <tuple>
+#include <type_traits>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -84,6 +89,47 @@ TEST(Ranks, big_arguments_and_results_arrive_whole) {
         EXPECT_EQ(word, words[i++] + "!");
     }
     EXPECT_EQ(i, 20U);
+}
+
+TEST(Ranks, what_is_given_away_is_sent_from_where_it_was) {
+    PoolExecutor executor({.processes = 1});    // on rank 0, too, where such a call is put together
+    const auto digest = [](char a, std::span<const std::uint64_t> first, const std::string& text,
+                           std::span<const std::uint32_t> second, const std::vector<std::uint64_t>& third) {
+        const auto in_place = [](const auto& values) {
+            auto& region = multihull::shm::Region::instance();
+            return values.size() < 100 || region.owner_of(region.offset_of(values.data())) != 0;
+        };
+        const auto sum = [](const auto& values) {
+            return std::accumulate(values.begin(), values.end(), std::uint64_t{0});
+        };
+        return std::tuple(in_place(first) && in_place(second) && a == 'a', sum(first), sum(second), sum(third), text);
+    };
+    using Result = std::invoke_result_t<decltype(digest), char, std::span<const std::uint64_t>, std::string,
+                                        std::span<const std::uint32_t>, std::vector<std::uint64_t>>;
+    std::vector<multihull::Future<Result>> futures;
+    std::vector<Result> expected;
+    for (std::size_t i = 0; i < 40; ++i) {
+        std::vector<std::uint64_t> first(i % 4 * 30'000 + 1, i);
+        std::vector<std::uint32_t> second(i % 3 * 30'001 + 2, 7);
+        const std::vector<std::uint64_t> third(i % 5 * 20'000 + 3, 9);
+        const std::string text(i % 2 * 30'000 + i, 't');
+        expected.emplace_back(true, first.size() * i, second.size() * 7, third.size() * 9, text);
+        futures.push_back(executor.submit(digest, 'a', std::move(first), text, std::move(second), third));
+    }
+    for (std::size_t i = 0; i < 40; ++i) EXPECT_EQ(futures[i].get(), expected[i]) << i;
+    // As elements of a map, too.
+    std::vector<std::vector<std::uint64_t>> rows;
+    for (std::size_t i = 0; i < 12; ++i) rows.emplace_back(i * 10'000, i);
+    std::size_t i = 0;
+    for (const std::uint64_t sum : executor.map(
+             [](std::span<const std::uint64_t> row) {
+                 return std::accumulate(row.begin(), row.end(), std::uint64_t{0});
+             },
+             rows)) {
+        EXPECT_EQ(sum, i * i * 10'000);
+        ++i;
+    }
+    EXPECT_EQ(i, 12U);
 }
 
 int crash_deep_inside(int x) {

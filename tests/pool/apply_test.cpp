@@ -1,4 +1,5 @@
 // apply and apply_async: what can be called, what comes back, from where, and how much.
+#include "shm/region.hpp"
 #include "support/board.hpp"
 #include "support/start_methods.hpp"
 
@@ -6,12 +7,15 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <csignal>
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <numeric>
 #include <optional>
 #include <set>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -112,6 +116,92 @@ TEST_P(ApplyTest, returns_what_is_not_plain) {
               "moved?");
     EXPECT_EQ(pool.apply([] { return std::filesystem::path("/a/b"); }), std::filesystem::path("/a/b"));
     EXPECT_EQ(pool.apply([] { return std::vector<bool>{true, false, true}; }), (std::vector<bool>{true, false, true}));
+}
+
+/// Whether the elements lie in some process's part of the family's shared memory.
+template <class T>
+bool in_shared_memory(std::span<const T> elements) {
+    auto& region = multihull::shm::Region::instance();
+    return region.owner_of(region.offset_of(elements.data())) != 0;
+}
+
+/// 0 where the elements are not read in place.
+double sum_in_place(std::span<const double> values) {
+    return in_shared_memory(values) ? std::accumulate(values.begin(), values.end(), 0.0) : 0;
+}
+
+TEST_P(ApplyTest, spans_look_at_what_arrived_without_a_copy) {
+    Pool pool(1);
+    std::vector<double> values(10'000, 0.5);
+    EXPECT_EQ(pool.apply(sum_in_place, values), 5000);
+    EXPECT_EQ(values.size(), 10'000U);
+    EXPECT_EQ(pool.apply(sum_in_place, std::span<const double>(values).first(2000)), 1000);
+    EXPECT_EQ(pool.apply(sum_in_place, std::span(values)), 5000);
+    const auto several = [](char a, std::span<const double> first, const std::string& text,
+                            const std::span<const short>& second, std::vector<double> third) {
+        third.push_back(a);    // the function's own
+        return std::tuple(in_shared_memory(first) && in_shared_memory(second),
+                          in_shared_memory(std::span<const double>(third)), first.size() + second.size() + third.size(),
+                          text + std::to_string(second.back()));
+    };
+    EXPECT_EQ(pool.apply(several, 'a', values, std::string(301, 't'), std::vector<short>(777, 7), values),
+              std::tuple(true, false, std::size_t{20'778}, std::string(301, 't') + "7"));
+    EXPECT_EQ(pool.apply(sum_in_place, std::move(values)), 5000);
+    EXPECT_TRUE(values.empty());    // NOLINT(bugprone-use-after-move): it was given away
+}
+
+TEST_P(ApplyTest, spans_of_all_sizes_and_alignments_are_whole) {
+    struct alignas(128) Wide {
+        std::array<std::uint64_t, 16> parts{};
+    };
+    Pool pool(1);
+    const auto check = [](const std::string&, std::span<const std::uint64_t> values) {
+        return std::tuple(reinterpret_cast<std::uintptr_t>(values.data()) % alignof(std::uint64_t), values.size());
+    };
+    for (std::size_t size = 0; size < 40; ++size) {
+        const std::string before(size, 'b');
+        for (const std::size_t count : {std::size_t{0}, size, 1000 * size}) {
+            EXPECT_EQ(pool.apply(check, before, std::vector<std::uint64_t>(count)),
+                      std::tuple(std::uintptr_t{0}, count));
+        }
+        std::vector<Wide> wide(size);
+        for (Wide& one : wide) one.parts.back() = size;
+        const auto last = [](const std::string&, std::span<const Wide> values) {
+            std::uint64_t sum = reinterpret_cast<std::uintptr_t>(values.data()) % alignof(Wide);
+            for (const Wide& one : values) sum += one.parts.back();
+            return sum;
+        };
+        EXPECT_EQ(pool.apply(last, before, wide), size * size);
+    }
+}
+
+TEST_P(ApplyTest, the_second_try_sees_the_span_of_the_first) {
+    Pool pool(1);
+    const auto crash_once = [](const std::string& path, std::span<const double> values) {
+        if (Board(path)[0].fetch_add(1) == 0) ::raise(SIGKILL);
+        return sum_in_place(values);
+    };
+    Board board;
+    EXPECT_EQ(pool.apply({.retries = 1}, crash_once, board.path(), std::vector<double>(5000, 2.0)), 10'000);
+}
+
+TEST_P(ApplyTest, elements_of_maps_are_spans_without_a_copy) {
+    Pool pool(2);
+    std::vector<std::vector<double>> rows;
+    std::vector<double> expected;
+    for (int i = 1; i <= 50; ++i) {
+        rows.emplace_back(static_cast<std::size_t>(i * 10), 0.5);
+        expected.push_back(i * 5);
+    }
+    EXPECT_EQ(pool.map(sum_in_place, rows), expected);
+    std::vector<std::tuple<double, std::vector<double>>> pairs;
+    for (const auto& row : rows) pairs.emplace_back(2.0, row);
+    const auto scaled = [](double factor, std::span<const double> row) { return factor * sum_in_place(row); };
+    for (double& sum : expected) sum *= 2;
+    EXPECT_EQ(pool.starmap(scaled, pairs), expected);
+    // A result may refer to the element that it was made from.
+    const std::vector<std::string> words{std::string(100, 'a'), std::string(200, 'b')};
+    EXPECT_EQ(pool.map([](const std::string& word) -> const std::string& { return word; }, words), words);
 }
 
 TEST_P(ApplyTest, leaves_the_callers_arguments_alone) {

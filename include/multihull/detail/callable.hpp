@@ -12,6 +12,7 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace multihull::detail {
 
@@ -102,6 +103,8 @@ template <class P, class H>
 decltype(auto) pass(H& holder) {
     if constexpr (std::is_same_v<std::decay_t<P>, const char*>) {
         return holder.c_str();
+    } else if constexpr (kViewsElements<P>) {
+        return static_cast<std::decay_t<P>>(holder);
     } else if constexpr (std::is_lvalue_reference_v<P> || !std::is_same_v<std::decay_t<P>, H>) {
         return static_cast<H&>(holder);
     } else {
@@ -115,6 +118,7 @@ struct Invocation;
 template <class F, class... P>
 struct Invocation<F, Parameters<P...>> {
     using Holders = std::tuple<Holder<P>...>;
+    using Arrived = std::tuple<typename ArrivedAs<P>::Type...>;
     using Result = std::invoke_result_t<F&, decltype(pass<P>(std::declval<Holder<P>&>()))...>;
     using Value = std::conditional_t<std::is_void_v<Result>, void, std::remove_cvref_t<Result>>;
 
@@ -125,9 +129,55 @@ struct Invocation<F, Parameters<P...>> {
     }
     static consteval bool travels() { return kTravellingCallable<F> && (Travels<Holder<P>> && ...); }
 
-    static Result call(F& function, Holders& holders) {
-        return std::apply([&](auto&... holder) -> Result { return std::invoke(function, pass<P>(holder)...); },
-                          holders);
+    /// Writes the arguments as the Holders that they would make.
+    template <class... Args>
+    static void encode_arguments(Writer& writer, Args&&... arguments) {
+        if constexpr ((WrittenInPlace<P, Args&&> || ...)) {
+            std::tuple<typename Leaving<P, Args&&>::Type...> parts(std::forward<Args>(arguments)...);
+            const EncodeScope scope(writer);
+            std::apply([&](auto&... part) { (encode_part<P>(writer, part), ...); }, parts);
+        } else {
+            Holders holders(std::forward<Args>(arguments)...);
+            encode(writer, holders);
+        }
+    }
+    /// The same, but for what is left out and moved into `lent`.
+    template <class... Args>
+    static void encode_arguments_around(Writer& writer, std::vector<LentBytes>& lent, Args&&... arguments) {
+        if constexpr (((kKind<Holder<P>> == Kind::contiguous) || ...)) {
+            std::tuple<typename Leaving<P, Args&&>::Type...> parts(std::forward<Args>(arguments)...);
+            const EncodeScope scope(writer);
+            std::apply([&](auto&... part) { (encode_part<P>(writer, part, &lent), ...); }, parts);
+        } else {
+            encode_arguments(writer, std::forward<Args>(arguments)...);
+        }
+    }
+    static Arrived decode_arguments(Reader& reader) {
+        if constexpr (std::is_same_v<Arrived, Holders>) {
+            return decode<Holders>(reader);
+        } else {
+            const DecodeScope scope(reader);
+            return Arrived{ArrivedAs<P>::decode(reader)...};    // in order: the standard says so for braces
+        }
+    }
+
+    /// With Holders, or with what has Arrived of them.
+    template <class Arguments>
+    static Result call(F& function, Arguments& arguments) {
+        return std::apply([&](auto&... argument) -> Result { return std::invoke(function, pass<P>(argument)...); },
+                          arguments);
+    }
+
+private:
+    template <class Parameter, class Part>
+    static void encode_part(Writer& writer, Part& part, std::vector<LentBytes>* lent = nullptr) {
+        if constexpr (!std::is_same_v<Part, Holder<Parameter>>) {
+            encode_contiguous(writer, part);
+        } else if (lent != nullptr) {
+            encode_around(writer, part, *lent);
+        } else {
+            encode_value(writer, part);
+        }
     }
 };
 
@@ -162,14 +212,14 @@ struct CallThunk {
     static void run(TaskContext& context) {
         Reader& reader = context.arguments();
         F function = decode_callable<F>(reader);
-        auto holders = decode<typename I::Holders>(reader);
+        auto arguments = I::decode_arguments(reader);
         if constexpr (std::is_void_v<typename I::Result>) {
-            I::call(function, holders);
+            I::call(function, arguments);
             context.returned();
         } else {
             // What can only be moved leaves this process with the result, unless the function gave no more than a reference to it.
             std::conditional_t<std::is_reference_v<typename I::Result>, const typename I::Value&, typename I::Value>
-                result = I::call(function, holders);
+                result = I::call(function, arguments);
             context.returned();
             encode(context.result(), result);
         }

@@ -141,16 +141,22 @@ public:
     /// nor said to be, where the alignment is 1.
     void write_aligned(const void* data, std::size_t size, std::size_t alignment) {
         if (alignment > 1) {
-            alignment = alignment < kMaxAlignment ? alignment : kMaxAlignment;
-            std::byte* const place =
-                claim(alignment + size);    // in one piece, or padding would have to be found twice
-            const std::size_t padding =
-                (alignment - static_cast<std::size_t>(place + 1 - begin_) % alignment) % alignment;
-            std::memset(place, 0, 1 + padding);
-            *place = static_cast<std::byte>(padding);
-            at_ = place + 1 + padding;
+            at_ = claim(alignment + size);    // room for both at once
+            write_padding(alignment);
         }
         write(data, size);
+    }
+
+    /// What write_aligned() puts in front of data, which then begin at a multiple of `alignment` if `elsewhere` bytes are put in before them.
+    void write_padding(std::size_t alignment, std::size_t elsewhere = 0) {
+        if (alignment <= 1) return;
+        alignment = alignment < kMaxAlignment ? alignment : kMaxAlignment;
+        std::byte* const place = claim(alignment);
+        const std::size_t padding =
+            (alignment - (static_cast<std::size_t>(place + 1 - begin_) + elsewhere) % alignment) % alignment;
+        std::memset(place, 0, 1 + padding);
+        *place = static_cast<std::byte>(padding);
+        at_ = place + 1 + padding;
     }
 
     template <class T>

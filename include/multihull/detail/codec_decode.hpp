@@ -10,6 +10,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <span>
 #include <type_traits>
 #include <utility>
 
@@ -25,10 +26,9 @@ std::size_t sane_capacity(const Reader& reader, std::size_t count) {
     return count < affordable ? count : affordable;
 }
 
-// Where the elements stand as they would in an array they are copied in one go; setting them to zero first costs as much again.
-template <class T>
-T decode_contiguous(Reader& reader) {
-    using Element = typename T::value_type;
+/// The bytes of what encode_contiguous() wrote.
+template <class Element>
+std::span<const std::byte> view_contiguous(Reader& reader) {
     const std::size_t count = reader.read_length(sizeof(Element));
     if constexpr (alignof(Element) > 1) {
         const auto padding = reader.get<std::uint8_t>();
@@ -37,11 +37,25 @@ T decode_contiguous(Reader& reader) {
         }
         reader.view(padding);
     }
-    const auto* const bytes = reader.view(count * sizeof(Element)).data();
+    return reader.view(count * sizeof(Element));
+}
+
+/// The elements where they are; nullptr where they don't stand as they would in an array.
+template <class Element>
+const Element* elements_at(std::span<const std::byte> bytes) {
+    if (reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(Element) != 0) return nullptr;
+    return std::launder(reinterpret_cast<const Element*>(bytes.data()));
+}
+
+// Where the elements stand as they would in an array they are copied in one go; setting them to zero first costs as much again.
+template <class T>
+T copy_contiguous(std::span<const std::byte> view) {
+    using Element = typename T::value_type;
+    const auto* const bytes = view.data();
+    const std::size_t count = view.size() / sizeof(Element);
     T range;
     if constexpr (std::is_copy_assignable_v<Element> && std::is_copy_constructible_v<Element>) {
-        if (reinterpret_cast<std::uintptr_t>(bytes) % alignof(Element) == 0) {
-            const auto* const elements = std::launder(reinterpret_cast<const Element*>(bytes));
+        if (const Element* const elements = elements_at<Element>(view)) {
             range.assign(elements, elements + count);
             return range;
         }
@@ -264,7 +278,7 @@ T decode_value(Reader& reader) {
         expect_user_mark(reader);
         return Codec<T>::decode(reader);
     } else if constexpr (kHow == Kind::contiguous) {
-        return decode_contiguous<T>(reader);
+        return copy_contiguous<T>(view_contiguous<typename T::value_type>(reader));
     } else if constexpr (kHow == Kind::bits) {
         return decode_bits<T>(reader);
     } else if constexpr (kHow == Kind::sequence) {

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <iterator>
 #include <memory>
+#include <span>
 #include <type_traits>
 #include <variant>
 #include <vector>
@@ -34,6 +35,13 @@ void encode_elements(Writer& writer, Range& range, std::size_t count) {
             encode_value(writer, element);
         }
     }
+}
+
+/// Plain elements in one piece of memory, as they are there.
+template <class Element>
+void encode_contiguous(Writer& writer, std::span<const Element> elements) {
+    writer.write_length(elements.size());
+    writer.write_aligned(elements.data(), elements.size_bytes(), alignof(Element));
 }
 
 template <class A>
@@ -96,9 +104,7 @@ void encode_value(Writer& writer, V& value) {
         writer.put(kUserMark);
         Codec<T>::encode(writer, value);
     } else if constexpr (kHow == Kind::contiguous) {
-        using Element = typename T::value_type;
-        writer.write_length(value.size());
-        writer.write_aligned(value.data(), value.size() * sizeof(Element), alignof(Element));
+        encode_contiguous(writer, std::span<const typename T::value_type>(value.data(), value.size()));
     } else if constexpr (kHow == Kind::bits) {
         encode_bits(writer, value);
     } else if constexpr (kHow == Kind::sequence || kHow == Kind::set || kHow == Kind::map) {

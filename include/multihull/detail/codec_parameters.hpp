@@ -1,12 +1,19 @@
 // How the parameters of a function travel: by the value that each is made from.
 #pragma once
 
+#include <multihull/detail/codec_decode.hpp>
+#include <multihull/detail/codec_encode.hpp>
 #include <multihull/detail/codec_travels.hpp>
 
+#include <concepts>
+#include <cstddef>
+#include <memory>
+#include <ranges>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace multihull::detail {
@@ -31,6 +38,109 @@ struct HolderOf<std::span<const E, kExtent>> {
 /// What holds an argument for a parameter of type P while it travels: a view's text or elements, anything else by value.
 template <class P>
 using Holder = typename HolderOf<std::decay_t<P>>::Type;
+
+/// The argument for a std::span<const E> where the call is run: the elements are read where the bytes of the call have them, for as long
+/// as those live, or from a copy where they don't stand there as in an array.
+template <class E>
+class SpanHolder {
+public:
+    static SpanHolder decode(Reader& reader) {
+        const auto bytes = view_contiguous<E>(reader);
+        SpanHolder holder;
+        if (const E* const elements = elements_at<E>(bytes)) {
+            holder.elements_ = {elements, bytes.size() / sizeof(E)};
+        } else {
+            holder.copy_ = copy_contiguous<std::vector<E>>(bytes);
+            holder.elements_ = holder.copy_;
+        }
+        return holder;
+    }
+    SpanHolder(SpanHolder&&) noexcept = default;    // a vector that is moved keeps its elements where they are
+    SpanHolder& operator=(SpanHolder&&) noexcept = default;
+
+    operator std::span<const E>() const noexcept { return elements_; }
+
+private:
+    SpanHolder() = default;
+
+    std::vector<E> copy_;
+    std::span<const E> elements_;
+};
+
+template <class P>
+struct ViewedElement {};
+template <class E>
+    requires(kKind<std::vector<E>> == Kind::contiguous)
+struct ViewedElement<std::span<const E>> {
+    using Type = E;
+};
+
+/// A parameter that looks at plain elements in one piece.
+template <class P>
+inline constexpr bool kViewsElements = requires { typename ViewedElement<std::decay_t<P>>::Type; };
+
+/// What an argument is where the call is run: read there from what its Holder was written as.
+template <class P>
+struct ArrivedAs {
+    using Type = Holder<P>;
+    static Type decode(Reader& reader) { return decode_value<Type>(reader); }
+};
+template <class P>
+    requires kViewsElements<P>
+struct ArrivedAs<P> {
+    using Type = SpanHolder<typename ViewedElement<std::decay_t<P>>::Type>;
+    static Type decode(Reader& reader) { return Type::decode(reader); }
+};
+
+/// What an argument looks at, or is, stays where it is while a call is written.
+template <class Arg>
+inline constexpr bool kStaysMeanwhile = std::is_lvalue_reference_v<Arg> || std::ranges::borrowed_range<Arg>;
+
+/// An argument that is written from where it is, as its Holder would be, and need not be copied into one.
+template <class P, class Arg>
+concept WrittenInPlace =
+    kStaysMeanwhile<Arg> && kKind<Holder<P>> == Kind::contiguous &&
+    (std::same_as<std::remove_cvref_t<Arg>, Holder<P>> ||
+     (kViewsElements<P> && std::is_convertible_v<Arg, std::span<const typename Holder<P>::value_type>>));
+
+/// An argument until it is written.
+template <class P, class Arg>
+struct Leaving {
+    using Type = Holder<P>;
+};
+template <class P, class Arg>
+    requires WrittenInPlace<P, Arg>
+struct Leaving<P, Arg> {
+    using Type = std::span<const typename Holder<P>::value_type>;
+};
+
+/// Bytes of a call that were left where they are: they belong at `position`, counted with all that are left out before them.
+struct LentBytes {
+    std::size_t position = 0;
+    std::span<const std::byte> bytes;
+    std::shared_ptr<const void> owner;
+};
+
+/// Fewer than so many bytes are copied.
+inline constexpr std::size_t kWorthLending = std::size_t{64} << 10;
+
+/// Writes a holder, but for many elements in one piece: those are moved into `lent`.
+template <class H>
+void encode_around(Writer& writer, H& holder, std::vector<LentBytes>& lent) {
+    if constexpr (kKind<H> == Kind::contiguous) {
+        using Element = typename H::value_type;
+        if (holder.size() * sizeof(Element) >= kWorthLending) {
+            std::size_t elsewhere = 0;
+            for (const LentBytes& piece : lent) elsewhere += piece.bytes.size();
+            writer.write_length(holder.size());
+            writer.write_padding(alignof(Element), elsewhere);
+            const auto owner = std::make_shared<const H>(std::move(holder));
+            lent.push_back({writer.size() + elsewhere, std::as_bytes(std::span(owner->data(), owner->size())), owner});
+            return;
+        }
+    }
+    encode_value(writer, holder);
+}
 
 template <class P>
 inline constexpr bool kWritesThrough = false;

@@ -144,6 +144,9 @@ public:
     /// A map whose results are read one by one (cells); it is run by one worker. Takes over the inputs' block.
     virtual std::shared_ptr<Completion> submit_map(CallBuffer& call, const MapPlan& plan,
                                                    const TaskOptions* options) = 0;
+    /// A call some of whose bytes are not in the buffer.
+    virtual Submitted submit_around(Token token, CallBuffer& buffer, std::vector<LentBytes> lent,
+                                    const TaskOptions* options) = 0;
 };
 
 /// What templates ask of an engine and of a CallRunner alike.

@@ -49,6 +49,7 @@ template <class F, class I, bool kStar>
 struct MapCall {
     using Value = typename I::Value;
     using In = std::conditional_t<kStar, typename I::Holders, std::tuple_element_t<0, typename I::Holders>>;
+    using Arrived = std::conditional_t<kStar, typename I::Arrived, std::tuple_element_t<0, typename I::Arrived>>;
     static constexpr std::size_t kOutput = [] {
         if constexpr (std::is_void_v<Value>) {
             return std::size_t{0};
@@ -57,18 +58,26 @@ struct MapCall {
         }
     }();
 
-    static typename I::Result call(F& function, In& in) {
+    static Arrived decode(Reader& reader) {
+        if constexpr (kStar) {
+            return I::decode_arguments(reader);
+        } else {
+            return std::get<0>(I::decode_arguments(reader));
+        }
+    }
+    static typename I::Result call(F& function, Arrived& in) {
         if constexpr (kStar) {
             return I::call(function, in);
         } else {
-            typename I::Holders holders(std::move(in));
-            return I::call(function, holders);
+            std::tuple<Arrived&> arguments(in);    // the result may refer to it
+            return I::call(function, arguments);
         }
     }
 };
 
-template <class In, InputKind kKind>
-In read_input(const std::byte* input, std::uint64_t count, std::uint64_t index) {
+template <class Call, InputKind kKind>
+typename Call::Arrived read_input(const std::byte* input, std::uint64_t count, std::uint64_t index) {
+    using In = typename Call::In;
     if constexpr (kKind == InputKind::generated) {
         return static_cast<In>(load<In>(input) + static_cast<In>(index));
     } else if constexpr (kKind == InputKind::fixed) {
@@ -77,14 +86,13 @@ In read_input(const std::byte* input, std::uint64_t count, std::uint64_t index) 
         const auto begin = load<std::uint64_t>(input + index * sizeof(std::uint64_t));
         const auto end = load<std::uint64_t>(input + (index + 1) * sizeof(std::uint64_t));
         Reader reader(std::span(input + (count + 1) * sizeof(std::uint64_t) + begin, end - begin));
-        return decode<In>(reader);
+        return Call::decode(reader);
     }
 }
 
 template <class F, class I, bool kStar, InputKind kKind, bool kCells>
 struct MapThunk {
     using Call = MapCall<F, I, kStar>;
-    using In = typename Call::In;
     using Value = typename Call::Value;
 
     struct Loop {
@@ -106,7 +114,7 @@ struct MapThunk {
         const MapContext::Marks marks(map);
         for (std::uint64_t i = begin; i < end; ++i) {
             marks.start(i);
-            In in = read_input<In, kKind>(input, count, i);
+            typename Call::Arrived in = read_input<Call, kKind>(input, count, i);
             if constexpr (std::is_void_v<Value>) {
                 Call::call(function, in);
                 marks.returned();

@@ -71,7 +71,7 @@ public:
     /// `by_address`: the worker has the function where it is here.
     WireCall(Call call, bool by_address) : call_(std::move(call)), by_address_(by_address) {}
 
-    typename I::Result run() { return I::call(function_ != nullptr ? *function_ : *own_, *holders_); }
+    typename I::Result run() { return I::call(function_ != nullptr ? *function_ : *own_, *arguments_); }
 
     void encode_to(Writer& writer) {
         F& function = call_->function().get();
@@ -99,7 +99,7 @@ public:
             std::memcpy(bytes, reader.view(sizeof(F)).data(), sizeof(F));
             call.own_.emplace(*std::launder(reinterpret_cast<F*>(bytes)));
         }
-        call.holders_.emplace(decode<Holders>(reader));
+        call.arguments_.emplace(I::decode_arguments(reader));
         return call;
     }
 
@@ -112,7 +112,7 @@ private:
     // There.
     std::optional<F> own_;
     F* function_ = nullptr;
-    std::optional<Holders> holders_;
+    std::optional<typename I::Arrived> arguments_;
 };
 
 /// Runs a call that has travelled.
