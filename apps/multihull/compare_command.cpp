@@ -97,6 +97,7 @@ double seconds(std::chrono::nanoseconds time) { return std::chrono::duration<dou
 
 std::vector<double> seconds(const std::vector<std::chrono::nanoseconds>& times) {
     std::vector<double> result;
+    result.reserve(times.size());
     for (const auto time : times) {
         result.push_back(seconds(time));
     }

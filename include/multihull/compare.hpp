@@ -82,6 +82,7 @@ template <class Function, std::ranges::input_range Range>
 Comparison compare(Function function, Range&& inputs, const CompareOptions& options = {}) {
     using In = std::remove_cvref_t<std::ranges::range_value_t<Range>>;
     std::vector<In> kept;
+    if constexpr (std::ranges::sized_range<Range>) kept.reserve(std::ranges::size(inputs));
     for (auto&& input : inputs) kept.emplace_back(std::forward<decltype(input)>(input));
     detail::ComparedCalls<std::decay_t<Function>, In> work(std::move(function), std::move(kept));
     return detail::compare_work(work, options);

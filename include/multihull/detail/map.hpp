@@ -182,6 +182,7 @@ SharedBlock write_inputs(Range&& range, std::uint64_t& count) {
         return block;
     } else {
         std::vector<In> inputs;
+        if constexpr (std::ranges::sized_range<Range>) inputs.reserve(std::ranges::size(range));
         for (auto&& element : range) inputs.push_back(make_input<In, kStar>(std::forward<decltype(element)>(element)));
         count = inputs.size();
         CallBuffer buffer;
