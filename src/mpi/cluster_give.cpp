@@ -170,10 +170,9 @@ void Cluster::send(Link& link, const TaskPtr& task) {
     head.token = task->token_;
     head.is_map = task->is_map() ? 1 : 0;
     head.has_options = task->options_ ? 1 : 0;
-    head.call_is_bulk = call.size() > kBulk ? 1 : 0;
+    head.call = lent != 0 ? CallBytes::around : call.size() > kBulk ? CallBytes::bulk : CallBytes::here;
     head.inputs_are_bulk = inputs.size() > kBulk ? 1 : 0;
     head.call_size = task->call_size_ < kHuge ? static_cast<std::uint32_t>(task->call_size_) : kHuge;
-    head.lent = static_cast<std::uint32_t>(task->lent_.size());
     std::vector<World::Bulk> bulks;
     const auto announce = [&](std::span<const std::byte> bytes) {
         ++task->on_their_way_;
@@ -183,7 +182,7 @@ void Cluster::send(Link& link, const TaskPtr& task) {
                              task->let_go_of_call();
                          }});
     };
-    if (head.call_is_bulk) announce(call);
+    if (head.call == CallBytes::bulk) announce(call);
     for (const LentBytes& piece : task->lent_) announce(piece.bytes);
     if (head.inputs_are_bulk) announce(inputs);
     world_.post(
@@ -194,8 +193,11 @@ void Cluster::send(Link& link, const TaskPtr& task) {
             if (head.call_size == kHuge) packet.put(std::uint64_t{task->call_size_});
             if (task->is_map()) packet.put(MapHead{task->plan_->count, task->plan_->output_size, inputs.size()});
             if (task->options_) encode_options(packet, *task->options_);
-            for (const LentBytes& piece : task->lent_) packet.put(LentHead{piece.position, piece.bytes.size()});
-            if (!head.call_is_bulk) packet.write(call);
+            if (head.call == CallBytes::around) {
+                packet.put(static_cast<std::uint32_t>(task->lent_.size()));
+                for (const LentBytes& piece : task->lent_) packet.put(LentHead{piece.position, piece.bytes.size()});
+            }
+            if (head.call != CallBytes::bulk) packet.write(call);
             if (!head.inputs_are_bulk) packet.write(inputs);
         },
         std::move(bulks));

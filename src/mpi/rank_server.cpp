@@ -217,11 +217,11 @@ void RankServer::take_task(Reader& reader) {
 
 void RankServer::take_call(Reader& reader, const std::shared_ptr<Arriving>& task) {
     const std::span<std::byte> whole(task->call.data(), task->call_size);
-    if (task->head.call_is_bulk != 0) {
+    if (task->head.call == CallBytes::bulk) {
         piece(reader, true, whole, task);
         return;
     }
-    std::vector<LentHead> lent(task->head.lent);
+    std::vector<LentHead> lent(task->head.call == CallBytes::around ? reader.get<std::uint32_t>() : 0);
     reader.read(lent.data(), lent.size() * sizeof(LentHead));
     std::size_t at = 0;
     for (const LentHead& head : lent) {

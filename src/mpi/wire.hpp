@@ -47,16 +47,21 @@ struct OpenHead {
     std::uint32_t size;    ///< Of the settings.
 };
 
+enum class CallBytes : std::uint8_t {
+    here,      ///< In the packet.
+    bulk,      ///< Behind it.
+    around,    ///< In the packet, but for what is lent: how many pieces (32 bits), and a LentHead for each, come first. Those are bulk.
+};
+
 struct TaskHead {
     std::uint32_t cluster;
     std::uint32_t id;
     multihull::detail::Token token;
     std::uint8_t is_map;
     std::uint8_t has_options;
-    std::uint8_t call_is_bulk;
+    CallBytes call;
     std::uint8_t inputs_are_bulk;
     std::uint32_t call_size;    ///< With what is lent.
-    std::uint32_t lent;    ///< How many pieces of the call travel as bulk from where they were: a LentHead for each.
 };
 struct LentHead {
     std::uint64_t position;    ///< In the call.
