@@ -15,11 +15,13 @@
 namespace multihull {
 
 /// What wait() waits for. The names are Python's.
+// NOLINTBEGIN(readability-identifier-naming)
 enum class ReturnWhen {
     FIRST_COMPLETED,    ///< One has ended, however it did.
     FIRST_EXCEPTION,    ///< One has failed (being cancelled is no failure), or all have ended.
     ALL_COMPLETED,      ///< All have ended.
 };
+// NOLINTEND(readability-identifier-naming)
 using enum ReturnWhen;
 
 /// The futures given to wait(), without duplicates, each part in the order in which they were given.

@@ -55,6 +55,7 @@ bool FrameWriter::go_on(int socket) {
     const channel::FrameHeader header(body.size());
     auto& descriptors = self.message.descriptors().list();
     std::vector<int> raw;
+    raw.reserve(descriptors.size());
     for (const auto& descriptor : descriptors) raw.push_back(descriptor.fileno());
     if (!raw.empty() && !carries_descriptors(socket)) {
         throw CodecError("a file descriptor can't travel over TCP, to what may be another machine: use a unix socket");

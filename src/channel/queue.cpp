@@ -155,7 +155,7 @@ void recover(shm::ObjectHead& head, std::uint32_t number) {
     data.joiners.recover(number);
 }
 
-const shm::RegisterKind registered(shm::ObjectKind::queue, {recover, nullptr, nullptr});
+const shm::RegisterKind kRegistered(shm::ObjectKind::queue, {recover, nullptr, nullptr});
 
 // The queue as one process works with it.
 class Access {

@@ -56,8 +56,8 @@ private:
             bool woken = false;
             if (stop_.load() != 0 || ready()) {
                 woken = !data_.takers.withdraw(place);
-            } else if (!(woken = data_.takers.sleep(place, os::kNever))) {
-                woken = !data_.takers.withdraw(place);
+            } else {
+                woken = data_.takers.sleep(place, os::kNever) || !data_.takers.withdraw(place);
             }
             place_.store(shm::WaitSet::kNoPlace);
             // Whoever only looks does not keep a wake-up from one who would take.

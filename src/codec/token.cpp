@@ -162,6 +162,7 @@ public:
         const std::lock_guard guard(mutex_);
         scan();
         std::vector<ModulePlace> places;
+        places.reserve(modules_.size());
         for (const Module& module : modules_) places.push_back({module.identity, module.code_begin, module.code_end});
         return places;
     }

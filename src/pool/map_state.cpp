@@ -324,6 +324,7 @@ bool MapState::stopped() const noexcept { return shared_header().cancelled.load(
 
 std::vector<std::uint32_t> MapState::tasks() const {
     std::vector<std::uint32_t> tasks;
+    tasks.reserve(parts_.size());
     for (const Part& part : parts_) tasks.push_back(part.task);
     return tasks;
 }
