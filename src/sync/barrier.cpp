@@ -53,7 +53,7 @@ void leave(shm::ObjectHead& head, std::uint32_t number) {
     if (std::uncaught_exceptions() > 0 && count_arrived(data) != 0) break_it(data);
 }
 
-const shm::RegisterKind registered(shm::ObjectKind::barrier, {recover, nullptr, leave});
+const shm::RegisterKind kRegistered(shm::ObjectKind::barrier, {recover, nullptr, leave});
 
 }    // namespace
 

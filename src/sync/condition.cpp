@@ -17,7 +17,7 @@ ConditionData& data_of(shm::ObjectHead& head) { return *reinterpret_cast<Conditi
 
 void recover(shm::ObjectHead& head, std::uint32_t number) { data_of(head).waiters.recover(number); }
 
-const shm::RegisterKind registered(shm::ObjectKind::condition, {recover, nullptr, nullptr});
+const shm::RegisterKind kRegistered(shm::ObjectKind::condition, {recover, nullptr, nullptr});
 
 constexpr std::uint32_t mask_of(shm::ObjectKind kind) { return 1U << static_cast<std::uint32_t>(kind); }
 

@@ -24,7 +24,7 @@ std::atomic<std::uint32_t>& word_of(shm::ObjectHead& head) { return reinterpret_
 
 void recover(shm::ObjectHead& head, std::uint32_t) { os::futex_wake_all(word_of(head)); }
 
-const shm::RegisterKind registered(shm::ObjectKind::event, {recover, nullptr, nullptr});
+const shm::RegisterKind kRegistered(shm::ObjectKind::event, {recover, nullptr, nullptr});
 
 }    // namespace
 

@@ -37,7 +37,7 @@ void recover(shm::ObjectHead& head, std::uint32_t number) {
     data.waiters.recover(number);
 }
 
-const shm::RegisterKind registered(shm::ObjectKind::semaphore, {recover, repair, nullptr});
+const shm::RegisterKind kRegistered(shm::ObjectKind::semaphore, {recover, repair, nullptr});
 
 constexpr std::uint32_t kSemaphores = 1U << static_cast<std::uint32_t>(shm::ObjectKind::semaphore);
 
