@@ -16,6 +16,7 @@
 
 // Calls its first argument with its second. What matters is the personality routine named in its unwind table.
 extern "C" __attribute__((visibility("hidden"))) void multihull_call_traced(void (*function)(void*), void* context);
+// NOLINTNEXTLINE(readability-identifier-naming): the assembler's
 extern "C" __attribute__((visibility("hidden"))) const char multihull_call_traced_end[];
 
 #if defined(__x86_64__)

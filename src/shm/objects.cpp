@@ -226,7 +226,7 @@ Handles& handles() {
 }
 
 // From the beginning, for the deaths of processes that used shared objects when this one has not.
-[[maybe_unused]] const bool prepared = (Region::set_recovery(recover_objects), true);
+[[maybe_unused]] const bool kPrepared = (Region::set_recovery(recover_objects), true);
 
 // Needs the handles' mutex.
 detail::ObjectRef enter(ObjectHead& head, std::uint32_t index, std::uint32_t generation) {
