@@ -44,8 +44,8 @@ public:
         ::pthread_sigmask(SIG_SETMASK, &all, &before);
         try {
             std::thread([self = self_, address] { self->run(address); }).detach();
-        } catch (const std::system_error&) {
-            self_->run(address);    // no thread to be had
+        } catch (...) {
+            self_->run(address);    // no thread to be had, or no memory for it
         }
         ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     }
