@@ -19,6 +19,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <tuple>
 #include <type_traits>
@@ -130,6 +131,28 @@ TEST(Ranks, what_is_given_away_is_sent_from_where_it_was) {
         ++i;
     }
     EXPECT_EQ(i, 12U);
+}
+
+TEST(Ranks, views_of_texts_look_at_what_arrived) {
+    PoolExecutor executor({.processes = 1});
+    const auto look = [](std::string_view text, std::string_view after) {
+        auto& region = multihull::shm::Region::instance();
+        const bool in_place = region.owner_of(region.offset_of(text.data())) != 0;
+        return std::tuple(text.size() < 100 || in_place, std::string(text), std::string(after));
+    };
+    std::vector<multihull::Future<std::tuple<bool, std::string, std::string>>> futures;
+    std::vector<std::string> texts;
+    for (std::size_t i = 0; i < 24; ++i) {
+        texts.emplace_back(i % 4 * 30'000 + 1, static_cast<char>('a' + i));
+        if (i % 3 == 0) {
+            futures.push_back(executor.submit(look, texts.back(), "a literal"));
+        } else if (i % 3 == 1) {
+            futures.push_back(executor.submit(look, std::string_view(texts.back()), std::string("a literal")));
+        } else {
+            futures.push_back(executor.submit(look, std::string(texts.back()), "a literal"));
+        }
+    }
+    for (std::size_t i = 0; i < 24; ++i) EXPECT_EQ(futures[i].get(), std::tuple(true, texts[i], "a literal")) << i;
 }
 
 int crash_deep_inside(int x) {

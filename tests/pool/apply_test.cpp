@@ -22,6 +22,7 @@
 #include <system_error>
 #include <thread>
 #include <unistd.h>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -173,6 +174,35 @@ TEST_P(ApplyTest, spans_of_all_sizes_and_alignments_are_whole) {
         };
         EXPECT_EQ(pool.apply(last, before, wide), size * size);
     }
+}
+
+/// What is short lies in the task itself.
+std::pair<bool, std::string> text_in_place(std::string_view text) {
+    return {text.size() < 100 || in_shared_memory(std::span(text.data(), text.size())), std::string(text)};
+}
+
+TEST_P(ApplyTest, views_of_texts_look_at_what_arrived_without_a_copy) {
+    Pool pool(1);
+    const auto there = [](std::string text) { return std::pair(true, std::move(text)); };
+    const std::string big(70'000, 'b');
+    EXPECT_EQ(pool.apply(text_in_place, big), there(big));
+    EXPECT_EQ(pool.apply(text_in_place, std::string_view(big).substr(60'000)), there(big.substr(60'000)));
+    EXPECT_EQ(pool.apply(text_in_place, std::string(big)), there(big));
+    EXPECT_EQ(pool.apply(text_in_place, "a literal"), there("a literal"));    // without the zero behind it
+    EXPECT_EQ(pool.apply(text_in_place, std::string("a\0b", 3)), there(std::string("a\0b", 3)));
+    const char* const pointer = "a pointer";
+    EXPECT_EQ(pool.apply(text_in_place, pointer), there("a pointer"));
+    EXPECT_EQ(pool.apply(text_in_place, ""), there(""));
+    // Behind text of any length, also where the letters need a place of their own.
+    const auto wide = [](std::string_view before, const std::wstring_view& text, std::u8string_view last) {
+        return std::tuple(before.size(), std::wstring(text), last.size());
+    };
+    for (std::size_t size = 0; size < 20; ++size) {
+        EXPECT_EQ(pool.apply(wide, std::string(size, 'x'), std::wstring(size, L'w'), u8"last"),
+                  std::tuple(size, std::wstring(size, L'w'), std::size_t{4}));
+    }
+    const std::vector<std::string> words{"one", "", std::string(500, 'w')};
+    EXPECT_EQ(pool.map([](std::string_view word) { return std::string(word); }, words), words);
 }
 
 TEST_P(ApplyTest, the_second_try_sees_the_span_of_the_first) {

@@ -9,6 +9,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -172,7 +173,7 @@ private:
     template <class Parameter, class Part>
     static void encode_part(Writer& writer, Part& part, std::vector<LentBytes>* lent = nullptr) {
         if constexpr (!std::is_same_v<Part, Holder<Parameter>>) {
-            encode_contiguous(writer, part);
+            encode_contiguous(writer, std::span(part.data(), part.size()));
         } else if (lent != nullptr) {
             encode_around(writer, part, *lent);
         } else {

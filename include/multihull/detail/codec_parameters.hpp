@@ -39,8 +39,8 @@ struct HolderOf<std::span<const E, kExtent>> {
 template <class P>
 using Holder = typename HolderOf<std::decay_t<P>>::Type;
 
-/// The argument for a std::span<const E> where the call is run: the elements are read where the bytes of the call have them, for as long
-/// as those live, or from a copy where they don't stand there as in an array.
+/// The argument for a std::span<const E>, or a view of a text of E, where the call is run: the elements are read where the bytes of the
+/// call have them, for as long as those live, or from a copy where they don't stand there as in an array.
 template <class E>
 class SpanHolder {
 public:
@@ -59,6 +59,10 @@ public:
     SpanHolder& operator=(SpanHolder&&) noexcept = default;
 
     operator std::span<const E>() const noexcept { return elements_; }
+    template <class Traits>
+    operator std::basic_string_view<E, Traits>() const noexcept {
+        return {elements_.data(), elements_.size()};
+    }
 
 private:
     SpanHolder() = default;
@@ -73,6 +77,10 @@ template <class E>
     requires(kKind<std::vector<E>> == Kind::contiguous)
 struct ViewedElement<std::span<const E>> {
     using Type = E;
+};
+template <class C, class Traits>
+struct ViewedElement<std::basic_string_view<C, Traits>> {
+    using Type = C;
 };
 
 /// A parameter that looks at plain elements in one piece.
@@ -98,10 +106,9 @@ inline constexpr bool kStaysMeanwhile = std::is_lvalue_reference_v<Arg> || std::
 
 /// An argument that is written from where it is, as its Holder would be, and need not be copied into one.
 template <class P, class Arg>
-concept WrittenInPlace =
-    kStaysMeanwhile<Arg> && kKind<Holder<P>> == Kind::contiguous &&
-    (std::same_as<std::remove_cvref_t<Arg>, Holder<P>> ||
-     (kViewsElements<P> && std::is_convertible_v<Arg, std::span<const typename Holder<P>::value_type>>));
+concept WrittenInPlace = kStaysMeanwhile<Arg> && kKind<Holder<P>> == Kind::contiguous &&
+                         (std::same_as<std::remove_cvref_t<Arg>, Holder<P>> ||
+                          (kViewsElements<P> && std::is_convertible_v<Arg, std::decay_t<P>>));
 
 /// An argument until it is written.
 template <class P, class Arg>
@@ -111,7 +118,9 @@ struct Leaving {
 template <class P, class Arg>
     requires WrittenInPlace<P, Arg>
 struct Leaving<P, Arg> {
-    using Type = std::span<const typename Holder<P>::value_type>;
+    // A literal is a text as a std::string_view sees it, without the zero behind it.
+    using Type =
+        std::conditional_t<kViewsElements<P>, std::decay_t<P>, std::span<const typename Holder<P>::value_type>>;
 };
 
 /// Bytes of a call that were left where they are: they belong at `position`, counted with all that are left out before them.
