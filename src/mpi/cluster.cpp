@@ -1,6 +1,7 @@
 #include "mpi/cluster.hpp"
 
 #include "codec/exceptions.hpp"
+#include "mpi/broadcast.hpp"
 #include "mpi/local_task.hpp"
 #include "mpi/world.hpp"
 #include "os/clock.hpp"
@@ -36,11 +37,15 @@ void Cluster::start() {
             own.processes = link.workers;
             engine_ = multihull::detail::make_engine(std::move(own));
         } else {
-            const auto settings = encode_settings(options_);
+            std::vector<std::shared_ptr<const void>> kept;
+            const auto settings = encode_settings(options_, kept);
+            const auto values = world_.broadcasts().named_in(kept);
             world_.post(link.rank, [&](Packet& packet) {
                 packet.put(Say::open);
-                packet.put(OpenHead{number_, link.workers, static_cast<std::uint32_t>(settings.size())});
+                packet.put(OpenHead{number_, link.workers, static_cast<std::uint32_t>(settings.size()),
+                                    static_cast<std::uint32_t>(values.size())});
                 packet.write(settings);
+                packet.write(std::as_bytes(std::span(values)));
             });
         }
     }
@@ -107,6 +112,7 @@ Cluster::TaskPtr Cluster::make_task(Token token, CallBuffer& call, const TaskOpt
     auto task = std::make_shared<Task>(shared_from_this(), token, options);
     task->call_size_ = call.writer().size();
     task->call_ = SharedBlock::take(call);
+    task->values_ = world_.broadcasts().named_in(task->call_.kept());
     return task;
 }
 

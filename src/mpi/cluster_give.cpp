@@ -171,7 +171,8 @@ void Cluster::send(Link& link, const TaskPtr& task) {
     head.is_map = task->is_map() ? 1 : 0;
     head.has_options = task->options_ ? 1 : 0;
     head.call = lent != 0 ? CallBytes::around : call.size() > kBulk ? CallBytes::bulk : CallBytes::here;
-    head.inputs_are_bulk = inputs.size() > kBulk ? 1 : 0;
+    head.names_values = task->values_.empty() ? 0 : 1;
+    const bool inputs_are_bulk = inputs.size() > kBulk;
     head.call_size = task->call_size_ < kHuge ? static_cast<std::uint32_t>(task->call_size_) : kHuge;
     std::vector<World::Bulk> bulks;
     const auto announce = [&](std::span<const std::byte> bytes) {
@@ -184,21 +185,27 @@ void Cluster::send(Link& link, const TaskPtr& task) {
     };
     if (head.call == CallBytes::bulk) announce(call);
     for (const LentBytes& piece : task->lent_) announce(piece.bytes);
-    if (head.inputs_are_bulk) announce(inputs);
+    if (inputs_are_bulk) announce(inputs);
     world_.post(
         link.rank,
         [&](Packet& packet) {
             packet.put(Say::task);
             packet.put(head);
             if (head.call_size == kHuge) packet.put(std::uint64_t{task->call_size_});
-            if (task->is_map()) packet.put(MapHead{task->plan_->count, task->plan_->output_size, inputs.size()});
+            if (task->is_map()) {
+                packet.put(MapHead{task->plan_->count, task->plan_->output_size, inputs.size(), inputs_are_bulk});
+            }
             if (task->options_) encode_options(packet, *task->options_);
+            if (head.names_values != 0) {
+                packet.put(static_cast<std::uint32_t>(task->values_.size()));
+                packet.write(std::as_bytes(std::span(task->values_)));
+            }
             if (head.call == CallBytes::around) {
                 packet.put(static_cast<std::uint32_t>(task->lent_.size()));
                 for (const LentBytes& piece : task->lent_) packet.put(LentHead{piece.position, piece.bytes.size()});
             }
             if (head.call != CallBytes::bulk) packet.write(call);
-            if (!head.inputs_are_bulk) packet.write(inputs);
+            if (!inputs_are_bulk) packet.write(inputs);
         },
         std::move(bulks));
 }

@@ -61,6 +61,7 @@ int RankServer::run() {
         did |= receive();
         const std::int64_t now = os::now_ns();
         did |= look_for_ends(now);
+        if (finish_values_ && values_.finished(finish_values_->id)) answer(*std::exchange(finish_values_, {}), true);
         did |= flush(now);
         if (orphaned_.load(std::memory_order_relaxed)) {
             transport_.give_up_the_end();
@@ -121,7 +122,11 @@ bool RankServer::receive() {
     int rank = 0;
     Transport::Bytes packet;
     while (transport_.receive_packet(rank, packet)) {
-        read_packet(packet);
+        if (rank == 0) {
+            read_packet(packet);
+        } else {
+            read_values(rank, packet);
+        }
         any = true;
     }
     transport_.reuse(std::move(packet));
@@ -137,11 +142,11 @@ void RankServer::read_packet(std::span<const std::byte> bytes) {
         } else if (what == Say::task) {
             take_task(reader);
         } else if (what == Say::value) {
-            take_value(reader);
+            values_.take(0, reader);
         } else if (what == Say::forget) {
-            const std::uint64_t number = reader.get<ValueHead>().number;
-            if (values_on_their_way_.erase(number) == 0) values_.remove(number);
-            begin_those_behind_values();
+            values_.forget(reader.get<std::uint64_t>());
+        } else if (what == Say::lost) {
+            rank_lost(reader.get<LostHead>());
         } else if (what == Say::modules) {
             const auto head = reader.get<Modules>();
             std::vector<std::uint64_t> identities(head.count);
@@ -171,14 +176,39 @@ void RankServer::read_packet(std::span<const std::byte> bytes) {
                 case Say::terminate:
                     if (pool != nullptr) terminate(*pool, request.id != 0);
                     continue;
+                case Say::finish_values:
+                    finish_values_ = request;
+                    continue;
                 default:
                     throw CodecError("rank 0 sent something that is no message");
             }
-            hurry_ = true;
-            Packet& packet = record();
-            packet.put(Say::answer);
-            packet.put(Answer{request.number, yes ? 1U : 0U});
+            answer(request, yes);
         }
+    }
+}
+
+void RankServer::answer(const Request& request, bool yes) {
+    hurry_ = true;
+    Packet& packet = record();
+    packet.put(Say::answer);
+    packet.put(Answer{request.number, yes ? 1U : 0U});
+}
+
+// Another rank hands on what it had from rank 0.
+void RankServer::read_values(int rank, std::span<const std::byte> bytes) {
+    Reader reader(bytes);
+    while (reader.remaining() != 0) {
+        if (reader.get<Say>() != Say::value) throw CodecError("a rank other than 0 sent something that is no value");
+        values_.take(rank, reader);
+    }
+}
+
+void RankServer::rank_lost(const LostHead& head) {
+    for (const std::uint64_t number : values_.neighbour_lost(head.rank, head.last)) {
+        hurry_ = true;
+        Packet& packet = record();
+        packet.put(Say::want);
+        packet.put(number);
     }
 }
 
@@ -187,14 +217,27 @@ void RankServer::open(Reader& reader) {
     Pool& pool = pools_[head.cluster];
     pool.cluster = head.cluster;
     pool.workers = head.workers;
+    const auto settings = reader.view(head.size);
+    pool.settings.assign(settings.begin(), settings.end());
+    pool.missing = 1 + head.values;
+    const auto ready = [this, cluster = head.cluster] {
+        Pool* const there = find(cluster);
+        if (there != nullptr && --there->missing == 0) make_engine(*there);
+    };
+    for (const std::uint64_t number : get_numbers(reader, head.values)) values_.when_settled(number, ready);
+    ready();
+}
+
+void RankServer::make_engine(Pool& pool) {
     try {
-        PoolOptions options = decode_settings(reader.view(head.size));
-        options.processes = head.workers;
+        PoolOptions options = decode_settings(std::exchange(pool.settings, {}));
+        options.processes = pool.workers;
         options.start_method = StartMethod::forkserver;
         pool.engine = multihull::detail::make_engine(std::move(options));
     } catch (...) {
         pool.no_engine = std::current_exception();
     }
+    for (const auto& task : std::exchange(pool.behind, {})) begin(task);
 }
 
 void RankServer::take_task(Reader& reader) {
@@ -206,13 +249,19 @@ void RankServer::take_task(Reader& reader) {
     Pool& pool = pools_.at(task->head.cluster);
     pool.arriving.push_back(task);
     ++task->missing;    // this call itself
+    if (task->head.names_values != 0) {
+        for (const std::uint64_t number : get_numbers(reader, reader.get<std::uint32_t>())) {
+            ++task->missing;
+            values_.when_settled(number, [this, task] { piece_came(task); });
+        }
+    }
     task->call = SharedBlock(std::max<std::size_t>(task->call_size, 1));
     take_call(reader, task);
     if (task->head.is_map) {
         task->inputs = SharedBlock(std::max<std::size_t>(task->map.inputs_size, 1));
-        piece(reader, task->head.inputs_are_bulk != 0, {task->inputs.data(), task->map.inputs_size}, task);
+        piece(reader, task->map.inputs_are_bulk != 0, {task->inputs.data(), task->map.inputs_size}, task);
     }
-    if (--task->missing == 0) arrived(task);
+    piece_came(task);
 }
 
 void RankServer::take_call(Reader& reader, const std::shared_ptr<Arriving>& task) {
@@ -232,35 +281,6 @@ void RankServer::take_call(Reader& reader, const std::shared_ptr<Arriving>& task
     piece(reader, false, whole.subspan(at), task);
 }
 
-void RankServer::take_value(Reader& reader) {
-    const auto head = reader.get<ValueHead>();
-    auto block = std::make_shared<SharedBlock>(std::max<std::size_t>(head.size, 1));
-    if (head.is_bulk == 0) {
-        reader.read(block->data(), head.size);
-        values_.add(head.number, std::move(*block), head.size);
-        return;
-    }
-    values_on_their_way_.insert(head.number);
-    transport_.receive_bulk(0, {block->data(), head.size}, [this, head, block] {
-        if (values_on_their_way_.erase(head.number) == 0) return;    // forgotten meanwhile
-        values_.add(head.number, std::move(*block), head.size);
-        begin_those_behind_values();
-    });
-}
-
-void RankServer::begin_those_behind_values() {
-    if (!values_on_their_way_.empty()) return;
-    for (const auto& task : std::exchange(behind_values_, {})) begin(task);
-}
-
-void RankServer::arrived(const std::shared_ptr<Arriving>& task) {
-    if (values_on_their_way_.empty()) {
-        begin(task);
-    } else {
-        behind_values_.push_back(task);
-    }
-}
-
 // From the packet, or straight to where it is wanted.
 void RankServer::piece(Reader& reader, bool is_bulk, std::span<std::byte> place,
                        const std::shared_ptr<Arriving>& task) {
@@ -269,14 +289,22 @@ void RankServer::piece(Reader& reader, bool is_bulk, std::span<std::byte> place,
         return;
     }
     ++task->missing;
-    transport_.receive_bulk(0, place, [this, task] {
-        if (--task->missing == 0) arrived(task);
-    });
+    transport_.receive_bulk(0, place, [this, task] { piece_came(task); });
+}
+
+void RankServer::piece_came(const std::shared_ptr<Arriving>& task) {
+    if (--task->missing == 0) begin(task);
 }
 
 void RankServer::begin(const std::shared_ptr<Arriving>& task) {
     if (task->withdrawn) return;
-    Pool& pool = pools_.at(task->head.cluster);
+    Pool* const owner = find(task->head.cluster);
+    if (owner == nullptr) return;    // rank 0 gave its tasks up and closed it
+    Pool& pool = *owner;
+    if (pool.missing != 0) {
+        pool.behind.push_back(task);
+        return;
+    }
     pool.arriving.remove(task);
     try {
         if (!pool.engine) std::rethrow_exception(pool.no_engine);
@@ -341,8 +369,8 @@ void RankServer::withdraw_all(Pool& pool) {
 }
 
 void RankServer::terminate(Pool& pool, bool kill) {
-    if (!pool.engine) return;
     while (!pool.arriving.empty()) withdraw(pool, pool.arriving.front()->head.id, false);
+    if (!pool.engine) return;
     if (kill) {
         pool.engine->terminate();
     } else {

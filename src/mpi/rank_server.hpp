@@ -8,9 +8,9 @@
 #pragma once
 
 #include "mpi/poll.hpp"
+#include "mpi/rank_values.hpp"
 #include "mpi/task.hpp"
 #include "mpi/transport.hpp"
-#include "mpi/values.hpp"
 #include "mpi/wire.hpp"
 
 #include <atomic>
@@ -21,7 +21,7 @@
 #include <list>
 #include <map>
 #include <memory>
-#include <set>
+#include <optional>
 #include <span>
 #include <thread>
 #include <vector>
@@ -34,7 +34,7 @@ namespace multihull::mpi {
 
 class RankServer {
 public:
-    explicit RankServer(Transport& transport) : transport_(transport) {}
+    explicit RankServer(Transport& transport) : transport_(transport), values_(transport) {}
 
     /// Returns when rank 0 says that the session is over, with the exit status.
     int run();
@@ -54,7 +54,7 @@ private:
         SharedBlock call;
         std::size_t call_size = 0;
         SharedBlock inputs;
-        unsigned missing = 0;      // pieces that are on their way
+        unsigned missing = 0;      // pieces, and values, that are on their way
         bool withdrawn = false;    // and not among its pool's any more
     };
     struct Pool {
@@ -62,7 +62,10 @@ private:
         std::shared_ptr<multihull::detail::Engine> engine;
         std::exception_ptr no_engine;    // why there is none
         std::uint32_t workers = 0;
-        std::deque<Entry> entries;    // in the order in which they came
+        std::vector<std::byte> settings;                  // until it can be made
+        std::size_t missing = 0;                          // values that these name
+        std::vector<std::shared_ptr<Arriving>> behind;    // whole tasks that wait for it
+        std::deque<Entry> entries;                        // in the order in which they came
         std::list<std::shared_ptr<Arriving>> arriving;
         std::int64_t looked_at_all_ns = 0;
         std::thread closer;
@@ -75,14 +78,16 @@ private:
 
     bool receive();
     void read_packet(std::span<const std::byte> bytes);
+    void read_values(int rank, std::span<const std::byte> bytes);
+    void rank_lost(const LostHead& head);
+    void answer(const Request& request, bool yes);
     void open(multihull::detail::Reader& reader);
-    void take_value(multihull::detail::Reader& reader);
+    void make_engine(Pool& pool);
     void take_task(multihull::detail::Reader& reader);
     void take_call(multihull::detail::Reader& reader, const std::shared_ptr<Arriving>& task);
-    void begin_those_behind_values();
-    void arrived(const std::shared_ptr<Arriving>& task);
     void piece(multihull::detail::Reader& reader, bool is_bulk, std::span<std::byte> place,
                const std::shared_ptr<Arriving>& task);
+    void piece_came(const std::shared_ptr<Arriving>& task);
     void begin(const std::shared_ptr<Arriving>& task);
     bool withdraw(Pool& pool, std::uint32_t id, bool even_running);
     std::uint32_t forget_arriving(Pool& pool, std::list<std::shared_ptr<Arriving>>::iterator task);
@@ -106,9 +111,8 @@ private:
     Transport& transport_;
     Poll poll_;
     std::map<std::uint32_t, Pool> pools_;
-    Values values_;
-    std::set<std::uint64_t> values_on_their_way_;
-    std::vector<std::shared_ptr<Arriving>> behind_values_;    // whole tasks that may need one of these
+    RankValues values_;
+    std::optional<Request> finish_values_;    // a question that is not answered yet
     Packet out_;
     std::vector<Bulk> bulks_;    // that out_ announces
     std::int64_t out_since_ns_ = 0;

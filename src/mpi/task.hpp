@@ -97,7 +97,8 @@ private:
     std::unique_ptr<TaskOptions> options_;
     SharedBlock call_;    // without what is lent
     std::vector<LentBytes> lent_;
-    std::size_t call_size_ = 0;    // with it
+    std::size_t call_size_ = 0;            // with it
+    std::vector<std::uint64_t> values_;    // that the call names
     std::optional<MapPlan> plan_;
     SharedBlock inputs_;
 

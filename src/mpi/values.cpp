@@ -1,11 +1,13 @@
 #include "mpi/values.hpp"
 
+#include "mpi/broadcast.hpp"
 #include "mpi/world.hpp"
 #include "shm/region.hpp"
 
 #include <multihull/detail/mpi_value.hpp>
 #include <multihull/error.hpp>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <new>
@@ -32,6 +34,11 @@ ValueTable* table() noexcept {
 
 }    // namespace
 
+ValueBytes::ValueBytes(multihull::detail::SharedBlock block, std::size_t size)
+    : block_(std::move(block)), size_(size) {}
+
+ValueBytes::ValueBytes(std::size_t size) : block_(std::max<std::size_t>(size, 1)), size_(size) {}
+
 Values::Values() : table_(sizeof(ValueTable)) {
     new (table_.data()) ValueTable{};
     shm::Region::instance().header().broadcast_values.store(table_.offset(), std::memory_order_release);
@@ -39,25 +46,28 @@ Values::Values() : table_(sizeof(ValueTable)) {
 
 Values::~Values() { shm::Region::instance().header().broadcast_values.store(0, std::memory_order_release); }
 
-void Values::add(std::uint64_t number, multihull::detail::SharedBlock block, std::size_t size) {
-    const std::lock_guard guard(mutex_);
+bool Values::try_add(std::uint64_t number, ValuePtr value) {
     for (ValueEntry& entry : *table()) {
         if (entry.number.load(std::memory_order_relaxed) != 0) continue;
-        entry.offset = block.offset();
-        entry.size = size;
+        entry.offset = value->offset();
+        entry.size = value->bytes().size();
+        values_.emplace(number, std::move(value));
         entry.number.store(number, std::memory_order_release);
-        blocks_.emplace(number, std::move(block));
-        return;
+        return true;
     }
-    throw Error("1024 values are broadcast already: drop handles of those that are not needed any more");
+    return false;
 }
 
 void Values::remove(std::uint64_t number) noexcept {
-    const std::lock_guard guard(mutex_);
     for (ValueEntry& entry : *table()) {
         if (entry.number.load(std::memory_order_relaxed) == number) entry.number.store(0, std::memory_order_release);
     }
-    blocks_.erase(number);
+    values_.erase(number);
+}
+
+ValuePtr Values::find(std::uint64_t number) const {
+    const auto place = values_.find(number);
+    return place == values_.end() ? nullptr : place->second;
 }
 
 std::optional<std::span<const std::byte>> find_value(std::uint64_t number) noexcept {
@@ -76,6 +86,15 @@ namespace detail {
 
 namespace {
 
+// Ends a handle's number: of rank 0's own, the value is forgotten with the last one. Known by its type among whatever else a call keeps.
+struct EndNumber {
+    bool owns = false;
+    void operator()(const std::uint64_t* number) const noexcept {
+        if (owns) mpi::World::forget_value(*number);
+        delete number;
+    }
+};
+
 // What this process has decoded; left behind, never destroyed, as tasks may run until the process ends.
 struct Decoded {
     std::mutex mutex;
@@ -90,11 +109,12 @@ Decoded& decoded() {
 
 std::shared_ptr<const std::uint64_t> broadcast_bytes(CallBuffer& value) {
     const std::size_t size = value.writer().size();
-    const std::uint64_t number = mpi::World::current().broadcast(SharedBlock::take(value), size);
-    return {new std::uint64_t(number), [](const std::uint64_t* own) {
-                mpi::World::forget_value(*own);
-                delete own;
-            }};
+    const std::uint64_t number = mpi::World::current().broadcasts().send(SharedBlock::take(value), size);
+    return {new std::uint64_t(number), EndNumber{true}};
+}
+
+std::shared_ptr<const std::uint64_t> broadcast_number(std::uint64_t number) {
+    return {new std::uint64_t(number), EndNumber{}};
 }
 
 std::shared_ptr<const void> broadcast_here(std::uint64_t number, std::shared_ptr<const void> (*decode)(Reader&)) {
@@ -109,5 +129,15 @@ std::shared_ptr<const void> broadcast_here(std::uint64_t number, std::shared_ptr
 }
 
 }    // namespace detail
+
+std::vector<std::uint64_t> mpi::values_in(std::span<const std::shared_ptr<const void>> kept) {
+    std::vector<std::uint64_t> numbers;
+    for (const auto& named : kept) {
+        if (std::get_deleter<detail::EndNumber>(named) == nullptr) continue;
+        const std::uint64_t number = *static_cast<const std::uint64_t*>(named.get());
+        if (std::find(numbers.begin(), numbers.end(), number) == numbers.end()) numbers.push_back(number);
+    }
+    return numbers;
+}
 
 }    // namespace multihull

@@ -27,13 +27,14 @@ private:
     std::vector<std::byte> bytes_;
 };
 
-void encode_call(Writer& writer, const Call& call) {
+void encode_call(Writer& writer, const Call& call, std::vector<std::shared_ptr<const void>>& kept) {
     writer.put(static_cast<std::uint8_t>(static_cast<bool>(call)));
     if (!call) return;
     // Behind its token, as the pool will write it again: alignment is counted from there.
     VectorGrowth growth;
     Writer own({}, growth);
     own.leave_family();
+    own.keep_in(kept);
     own.put(call.get()->token());
     call.get()->encode_to(own);
     writer.write_length(own.size());
@@ -84,12 +85,18 @@ auto reading(Reader& reader) {
 
 }    // namespace
 
-std::vector<std::byte> encode_settings(const PoolOptions& options) {
+std::vector<std::uint64_t> get_numbers(Reader& reader, std::uint32_t count) {
+    std::vector<std::uint64_t> numbers(count);
+    reader.read(numbers.data(), numbers.size() * sizeof(std::uint64_t));
+    return numbers;
+}
+
+std::vector<std::byte> encode_settings(const PoolOptions& options, std::vector<std::shared_ptr<const void>>& kept) {
     VectorGrowth growth;
     Writer writer({}, growth);
     each_pool_setting(options, writing(writer));
-    encode_call(writer, options.initializer);
-    encode_call(writer, options.exit_function);
+    encode_call(writer, options.initializer, kept);
+    encode_call(writer, options.exit_function, kept);
     return {writer.bytes().begin(), writer.bytes().end()};
 }
 

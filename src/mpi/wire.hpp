@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -22,29 +23,33 @@ inline constexpr std::size_t kFullPacket = std::size_t{64} << 10;
 
 enum class Say : std::uint8_t {
     // Rank 0.
-    open,            ///< A cluster begins: its settings follow.
-    task,            ///< A call; its options and bytes follow.
-    cancel,          ///< A task, even one that runs. Answered.
-    withdraw,        ///< A task that has not begun. Answered.
-    withdraw_all,    ///< Every task of the cluster that has not begun. Answered.
-    give_back,       ///< Some tasks that have not begun, the last ones first. Answered by `returned`.
-    close,           ///< No more tasks come. Answered by `closed` when the workers have left.
-    terminate,       ///< Ends the cluster's workers.
-    modules,         ///< More libraries that tokens speak of.
-    value,           ///< A value that all tasks may read.
-    forget,          ///< Nobody needs that value any more.
-    end,             ///< The session is over; 1: all end MPI together, 0: one of them is lost.
+    open,             ///< A cluster begins: its settings follow.
+    task,             ///< A call; its options and bytes follow.
+    cancel,           ///< A task, even one that runs. Answered.
+    withdraw,         ///< A task that has not begun. Answered.
+    withdraw_all,     ///< Every task of the cluster that has not begun. Answered.
+    give_back,        ///< Some tasks that have not begun, the last ones first. Answered by `returned`.
+    close,            ///< No more tasks come. Answered by `closed` when the workers have left.
+    terminate,        ///< Ends the cluster's workers.
+    modules,          ///< More libraries that tokens speak of.
+    value,            ///< A value that all tasks may read. Other ranks hand it on.
+    forget,           ///< Nobody needs that value any more.
+    lost,             ///< A rank that handed values on to this one, or had them from it, is lost.
+    finish_values,    ///< Answered when all values have come, and were handed on.
+    end,              ///< The session is over; 1: all end MPI together, 0: one of them is lost.
     // The others.
     done,        ///< A task has ended: its outcome follows.
     answer,      ///< To a request, by its number.
     returned,    ///< Names of tasks that will not be run here.
+    want,        ///< A value that does not come any more from who was to hand it on.
     closed,      ///< The cluster's workers have left.
 };
 
 struct OpenHead {
     std::uint32_t cluster;
     std::uint32_t workers;
-    std::uint32_t size;    ///< Of the settings.
+    std::uint32_t size;      ///< Of the settings.
+    std::uint32_t values;    ///< How many values the settings name; their numbers come behind them.
 };
 
 enum class CallBytes : std::uint8_t {
@@ -60,8 +65,8 @@ struct TaskHead {
     std::uint8_t is_map;
     std::uint8_t has_options;
     CallBytes call;
-    std::uint8_t inputs_are_bulk;
-    std::uint32_t call_size;    ///< With what is lent.
+    std::uint8_t names_values;    ///< How many (32 bits), and their numbers, come behind the options.
+    std::uint32_t call_size;      ///< With what is lent.
 };
 struct LentHead {
     std::uint64_t position;    ///< In the call.
@@ -72,13 +77,15 @@ struct MapHead {
     std::uint64_t count;
     std::uint64_t output_size;
     std::uint64_t inputs_size;
+    std::uint64_t inputs_are_bulk;
 };
 /// In place of TaskHead::call_size where that is kHuge.
 inline constexpr std::uint32_t kHuge = ~std::uint32_t{0};
 
 struct Request {
     std::uint32_t cluster;
-    std::uint32_t id;        ///< The task; of give_back: how many; of terminate: 1 for SIGKILL.
+    std::uint32_t
+        id;    ///< The task; of give_back: how many; of terminate: 1 for SIGKILL; of finish_values: the last one's number.
     std::uint64_t number;    ///< Of the request, for its answer.
 };
 
@@ -112,7 +119,13 @@ struct Modules {
 struct ValueHead {
     std::uint64_t number;
     std::uint64_t size;
-    std::uint64_t is_bulk;
+    std::uint32_t is_bulk;
+    std::uint32_t hand_on;    ///< To the children in the tree.
+};
+struct LostHead {
+    std::uint32_t rank;
+    std::uint32_t unused;
+    std::uint64_t last;    ///< The number of the last value that it was to hand on.
 };
 
 /// Fills a packet.
@@ -133,8 +146,11 @@ private:
     std::vector<std::byte> bytes_;
 };
 
-/// The settings of a pool as they travel, initializer and exit function included.
-std::vector<std::byte> encode_settings(const PoolOptions& options);
+/// That many numbers of values.
+std::vector<std::uint64_t> get_numbers(multihull::detail::Reader& reader, std::uint32_t count);
+
+/// The settings of a pool as they travel, initializer and exit function included. Adds what these name to `kept`.
+std::vector<std::byte> encode_settings(const PoolOptions& options, std::vector<std::shared_ptr<const void>>& kept);
 PoolOptions decode_settings(std::span<const std::byte> bytes);
 
 /// The settings of one task.

@@ -1,5 +1,6 @@
 #include "mpi/world.hpp"
 
+#include "mpi/broadcast.hpp"
 #include "mpi/cluster.hpp"
 #include "mpi/poll.hpp"
 #include "mpi/rank_watch.hpp"
@@ -49,6 +50,7 @@ World::World(Arrival arrival, SessionOptions options, char** argv) : options_(op
 
 World::~World() {
     the_world.store(nullptr, std::memory_order_release);
+    broadcasts_->finish();
     watch_->stop();
     ending_.store(true);
     wake();
@@ -99,6 +101,7 @@ void World::run(Arrival arrival, char** argv) {
     outboxes_.resize(size());
     lost_.resize(size());
     died_ = std::make_unique<std::atomic<bool>[]>(size());
+    broadcasts_ = std::make_unique<Broadcasts>(*this);
     announced_modules_ = arrival.numbers.size();
     watch_ = std::make_shared<RankWatch>([this](std::uint32_t lost) { rank_died(lost); });
     for (std::uint32_t other = 1; other < size(); ++other) {
@@ -310,6 +313,9 @@ void World::read_packet(Transport& transport, std::uint32_t rank, std::span<cons
                 if (const auto owner = cluster(head.cluster)) owner->on_closed(rank);
                 break;
             }
+            case Say::want:
+                broadcasts_->send_to(rank, reader.get<std::uint64_t>());
+                break;
             default:
                 throw CodecError("rank " + std::to_string(rank) + " sent something that is no message");
         }
@@ -325,6 +331,7 @@ std::shared_ptr<Cluster> World::cluster(std::uint32_t number) {
 World::Pending World::ask(std::uint32_t rank, Say what, Request request) {
     auto question = std::make_shared<Question>();
     question->rank = rank;
+    question->what = what;
     {
         const std::lock_guard guard(answers_mutex_);
         request.number = next_question_++;
@@ -372,6 +379,7 @@ void World::look_for_lost(Transport& transport) {
             lost_[rank] = true;
         }
         transport.give_up(static_cast<int>(rank));
+        broadcasts_->rank_lost(rank);
         const bool redo = options_.on_rank_lost == RankLost::redo;
         const std::string sentence = lost_sentence(meeting_.ranks[rank], rank);
         log(LogLevel::error, sentence + (redo ? "; its tasks are given to others" : "; no more tasks are run"));
@@ -386,7 +394,8 @@ void World::look_for_lost(Transport& transport) {
         for (const auto& cluster : clusters) cluster->on_lost(rank, why, redo);
         const std::lock_guard guard(answers_mutex_);
         std::erase_if(questions_, [&](const auto& entry) {
-            if (entry.second->rank != rank) return false;
+            // Values that nobody asks for are not sent again, so that some rank may never have them all.
+            if (entry.second->rank != rank && entry.second->what != Say::finish_values) return false;
             entry.second->answered = true;
             return true;
         });
@@ -399,43 +408,9 @@ Traffic World::traffic() const noexcept {
     return traffic_;
 }
 
-// Values.
-
-std::uint64_t World::broadcast(multihull::detail::SharedBlock value, std::size_t size) {
-    const std::uint64_t number = next_value_.fetch_add(1);
-    // Kept until it has left for everybody, even if it is forgotten before.
-    auto bytes = std::make_shared<multihull::detail::SharedBlock>(std::max<std::size_t>(size, 1));
-    std::memcpy(bytes->data(), value.data(), size);
-    values_.add(number, std::move(value), size);
-    const std::span<const std::byte> all(bytes->data(), size);
-    const bool bulk = size > kBulk;
-    for (std::uint32_t rank = 1; rank < this->size(); ++rank) {
-        std::vector<Bulk> bulks;
-        if (bulk) bulks.push_back({all, [bytes] {}});
-        post(
-            rank,
-            [&](Packet& packet) {
-                packet.put(Say::value);
-                packet.put(ValueHead{number, size, bulk ? 1U : 0U});
-                if (!bulk) packet.write(all);
-            },
-            std::move(bulks));
-    }
-    wake();
-    return number;
-}
-
 void World::forget_value(std::uint64_t number) noexcept {
     World* const world = the_world.load(std::memory_order_acquire);
-    if (world == nullptr) return;
-    for (std::uint32_t rank = 1; rank < world->size(); ++rank) {
-        world->post(rank, [&](Packet& packet) {
-            packet.put(Say::forget);
-            packet.put(ValueHead{number, 0, 0});
-        });
-    }
-    world->values_.remove(number);    // behind that, so that no rank has more values than its table can hold
-    world->wake();
+    if (world != nullptr) world->broadcasts_->forget(number);
 }
 
 // Clusters.

@@ -6,11 +6,10 @@
 // (1) Only the conductor calls MPI and changes what it knows of the transport.
 // (2) Records for one rank leave in the order in which they were posted, and bulk in the order of its announcements.
 // (3) Who sleeps in wait_for() is answered: by the rank, or, when the rank is lost or the session over, with no.
-// (4) Locks are taken in this order: a cluster's, then outbox_mutex_. Neither is held while MPI is called.
+// (4) Locks are taken in this order: a cluster's, that of broadcasts_, then outbox_mutex_. Neither is held while MPI is called.
 #pragma once
 
 #include "mpi/meeting.hpp"
-#include "mpi/values.hpp"
 #include "mpi/wire.hpp"
 
 #include <multihull/mpi.hpp>
@@ -32,6 +31,7 @@
 
 namespace multihull::mpi {
 
+class Broadcasts;
 class Cluster;
 class RankWatch;
 
@@ -55,9 +55,8 @@ public:
     std::shared_ptr<Cluster> shared_cluster();
     void end_shared_cluster() noexcept;
 
-    /// Sends a value to all ranks, this one included; its number.
-    std::uint64_t broadcast(multihull::detail::SharedBlock value, std::size_t size);
-    /// Has it forgotten, where there is a session still.
+    Broadcasts& broadcasts() noexcept { return *broadcasts_; }
+    /// Has a value forgotten, where there is a session still.
     static void forget_value(std::uint64_t number) noexcept;
 
     /// What a record announced: bytes that travel behind its packet, and a call for when they are away, by the conductor.
@@ -83,6 +82,7 @@ public:
     /// A question to a rank that waits for its answer.
     struct Question {
         std::uint32_t rank = 0;
+        Say what{};
         bool answered = false;
         bool yes = false;
     };
@@ -133,8 +133,7 @@ private:
     std::uint32_t next_cluster_ = 1;
     std::mutex shared_mutex_;    // before all others
     std::shared_ptr<Cluster> shared_;
-    Values values_;
-    std::atomic<std::uint64_t> next_value_{1};
+    std::unique_ptr<Broadcasts> broadcasts_;
 
     std::mutex outbox_mutex_;
     std::vector<Outbox> outboxes_;                   // by rank

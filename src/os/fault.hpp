@@ -109,6 +109,9 @@ enum class KillPoint : std::uint32_t {
     mailbox_answered,
     trace_begun,
     trace_written,
+    value_announced,
+    value_received,
+    value_forwarded,
     count_
 };
 

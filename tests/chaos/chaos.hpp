@@ -103,7 +103,8 @@ inline const char* name_of(KillPoint point) {
         "watch_told",        "watch_settled",      "descriptor_asked", "descriptor_kept",     "descriptor_given",
         "file_written",      "file_named",         "file_replaced",    "file_sweeping",       "result_locked",
         "mailbox_filled",    "mailbox_posted",     "mailbox_rung",     "mailbox_slept",       "mailbox_taken",
-        "mailbox_answering", "mailbox_answered",   "trace_begun",      "trace_written"};
+        "mailbox_answering", "mailbox_answered",   "trace_begun",      "trace_written",       "value_announced",
+        "value_received",    "value_forwarded"};
     static_assert(std::size(names) == mh::os::kKillPointCount);
     return names[static_cast<std::uint32_t>(point)];
 }

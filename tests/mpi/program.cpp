@@ -1,4 +1,6 @@
 // The program that runs under mpiexec: the executors' tests, or, with a word behind --victim, what trouble_test.cpp does harm to.
+#include "os/fault.hpp"
+#include "shm/region.hpp"
 #include "support/board.hpp"
 
 #include <multihull/futures.hpp>
@@ -8,17 +10,25 @@
 
 #include <chrono>
 #include <csignal>
+#include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <map>
+#include <numeric>
 #include <ranges>
 #include <set>
 #include <span>
 #include <string>
 #include <sys/resource.h>
 #include <thread>
+#include <tuple>
 #include <unistd.h>
+#include <utility>
 #include <vector>
+
+multihull::mpi::Session* session = nullptr;
 
 namespace {
 
@@ -212,6 +222,86 @@ int count_ranks() {
     return 0;
 }
 
+/// The worker's rank, and its process.
+std::pair<int, pid_t> own_rank() {
+    const char* number = std::getenv("OMPI_COMM_WORLD_RANK");
+    if (number == nullptr) number = std::getenv("PMI_RANK");
+    if (number == nullptr) throw std::runtime_error("no number of the rank in its environment");
+    return {std::stoi(number), multihull::parent_process()->pid()};
+}
+
+std::map<int, pid_t> find_ranks(PoolExecutor& executor, std::size_t count) {
+    std::map<int, pid_t> ranks;
+    while (ranks.size() < count) {
+        for (const auto& rank : executor.map([](int) { return own_rank(); }, std::views::iota(0, 50)))
+            ranks.insert(rank);
+    }
+    return ranks;
+}
+
+using Numbers = multihull::mpi::Broadcast<std::vector<int>>;
+
+/// Has the process of one rank killed at a place on the way of the next value that it gets.
+void arm(PoolExecutor& executor, int victim, multihull::os::KillPoint point) {
+    const auto arm_own = [](int rank, std::uint32_t place) {
+        if (own_rank().first != rank) return false;
+        multihull::shm::Region::instance().header().kill_points.countdown[place] = 1;
+        return true;
+    };
+    for (bool armed = false; !armed;) {
+        std::vector<multihull::Future<bool>> futures;
+        for (int i = 0; i < 20; ++i)
+            futures.push_back(executor.submit(arm_own, victim, static_cast<std::uint32_t>(point)));
+        for (const auto& future : futures) armed |= future.get();
+    }
+}
+
+/// Ranks are killed while they hand values on. Of nine, 4 does to 6 and 5, 6 to 7, and 2 to 3.
+int hand_on(const std::string& how, bool redo) {
+    PoolExecutor executor({.processes = 1});
+    std::map<int, pid_t> ranks = find_ranks(executor, executor.max_workers());
+    const auto look = [](const Numbers& many, const Numbers& few, std::size_t i) {
+        return std::tuple((*many)[i], few->back(), own_rank().first);
+    };
+    std::vector<int> numbers(1'000'000);
+    std::iota(numbers.begin(), numbers.end(), 0);
+    std::vector<Numbers> kept;
+    int ended = 0;
+    for (const int victim : redo ? std::vector{4, 6, 2} : std::vector{4}) {
+        if (how == "announced") arm(executor, victim, multihull::os::KillPoint::value_announced);
+        if (how == "received") arm(executor, victim, multihull::os::KillPoint::value_received);
+        if (how == "forwarded") arm(executor, victim, multihull::os::KillPoint::value_forwarded);
+        kept.push_back(multihull::mpi::broadcast_value(numbers));
+        kept.push_back(multihull::mpi::broadcast_value(std::vector<int>(10, victim)));
+        if (how == "signal") ::kill(ranks[victim], SIGKILL);
+        ranks.erase(victim);
+        // Whoever is left has both.
+        for (std::set<int> seen; seen.size() < ranks.size();) {
+            std::vector<multihull::Future<std::tuple<int, int, int>>> futures;
+            try {
+                for (std::size_t i = 0; i < 40; ++i) {
+                    futures.push_back(executor.submit(look, kept.end()[-2], kept.end()[-1], i));
+                }
+            } catch (const multihull::BrokenPool&) {
+                ranks.clear();
+            }
+            for (std::size_t i = 0; i < futures.size(); ++i) {
+                try {
+                    const auto [number, last, rank] = futures[i].get();
+                    if (number != static_cast<int>(i) || last != victim || rank == victim) return 1;
+                    seen.insert(rank);
+                } catch (const multihull::BrokenPool&) {
+                    ranks.clear();
+                }
+            }
+        }
+        ++ended;
+    }
+    std::printf("ended: %d, %s\n", ended, ranks.empty() ? "broken" : "all have them");
+    std::fflush(stdout);
+    return 0;
+}
+
 int be_a_victim(const std::string& what, const std::string& more) {
     if (what == "lose") return lose_a_rank();
     if (what == "redo") return redo_elsewhere();
@@ -220,6 +310,8 @@ int be_a_victim(const std::string& what, const std::string& more) {
     if (what == "starve") return starve_a_rank();
     if (what == "crowd") return crowd_a_rank(more);
     if (what == "spawn") return count_ranks();
+    if (what == "redo-values") return hand_on(more, true);
+    if (what == "lose-values") return hand_on(more, false);
     PoolExecutor executor;
     std::printf("%d\n", executor.submit([](int x) { return x + 1; }, 41).get());
     return 0;
@@ -239,8 +331,9 @@ int main(int argc, char** argv) {
     const bool victim = argc > 2 && std::strcmp(argv[1], "--victim") == 0;
     const std::string what = victim ? argv[2] : "";
     try {
-        const auto lost = what == "redo" ? multihull::mpi::RankLost::redo : multihull::mpi::RankLost::fail;
-        multihull::mpi::Session session(argc, argv, {.on_rank_lost = lost, .spawn = what == "spawn" ? 3 : 0});
+        const auto lost = what.starts_with("redo") ? multihull::mpi::RankLost::redo : multihull::mpi::RankLost::fail;
+        multihull::mpi::Session own(argc, argv, {.on_rank_lost = lost, .spawn = what == "spawn" ? 3 : 0});
+        session = &own;
         if (victim) return be_a_victim(what, argc > 3 ? argv[3] : "");
         ::testing::InitGoogleTest(&argc, argv);
         return RUN_ALL_TESTS();

@@ -1,4 +1,5 @@
 // What an executor over several ranks does beyond what all executors do.
+#include "mpi/tree.hpp"
 #include "shm/region.hpp"
 #include "support/board.hpp"
 
@@ -12,8 +13,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <csignal>
+#include <cstdint>
+#include <cstdlib>
+#include <deque>
+#include <map>
 #include <numeric>
 #include <ranges>
 #include <set>
@@ -27,13 +33,24 @@
 #include <utility>
 #include <vector>
 
+extern multihull::mpi::Session* session;    // main()'s
+
 namespace {
 
 using namespace std::chrono_literals;
 using multihull::mpi::PoolExecutor;
 
+using Numbers = multihull::mpi::Broadcast<std::vector<int>>;
+
 /// The process of the rank that the worker is of.
 int rank_process() { return multihull::parent_process()->pid(); }
+
+/// Its number.
+int rank_number() {
+    const char* number = std::getenv("OMPI_COMM_WORLD_RANK");
+    if (number == nullptr) number = std::getenv("PMI_RANK");
+    return number == nullptr ? -1 : std::stoi(number);
+}
 
 TEST(Ranks, all_of_them_work) {
     PoolExecutor executor({.processes = 1});
@@ -328,9 +345,7 @@ TEST(Ranks, a_parallel_loop_runs_on_all_of_them) {
 
 TEST(Ranks, a_value_is_sent_once_and_read_by_all_tasks) {
     PoolExecutor executor({.processes = 1});
-    const auto look = [](const multihull::mpi::Broadcast<std::vector<int>>& table, std::size_t i) {
-        return (*table)[i];
-    };
+    const auto look = [](const Numbers& table, std::size_t i) { return (*table)[i]; };
     for (const std::size_t size : {100U, 1'000'000U}) {
         std::vector<int> numbers(size);
         std::iota(numbers.begin(), numbers.end(), 5);
@@ -340,6 +355,101 @@ TEST(Ranks, a_value_is_sent_once_and_read_by_all_tasks) {
         for (std::size_t i = 0; i < 100; ++i) futures.push_back(executor.submit(look, table, i));
         table = {};    // the tasks keep it
         for (std::size_t i = 0; i < 100; ++i) EXPECT_EQ(futures[i].get(), static_cast<int>(i) + 5);
+    }
+}
+
+TEST(Ranks, each_is_reached_once_through_the_tree) {
+    using multihull::mpi::children_of;
+    for (std::uint32_t ranks = 1; ranks < 70; ++ranks) {
+        std::vector<std::uint32_t> reached{0};
+        for (std::size_t i = 0; i < reached.size(); ++i) {
+            for (const std::uint32_t child : children_of(reached[i], ranks)) {
+                EXPECT_EQ(multihull::mpi::parent_of(child), reached[i]);
+                reached.push_back(child);
+            }
+        }
+        std::ranges::sort(reached);
+        std::vector<std::uint32_t> all(ranks);
+        std::iota(all.begin(), all.end(), 0U);
+        EXPECT_EQ(reached, all);
+        EXPECT_EQ(children_of(0, ranks).size(), static_cast<std::size_t>(std::bit_width(ranks - 1)));
+    }
+}
+
+TEST(Ranks, ranks_hand_values_on_to_others) {
+    PoolExecutor executor({.processes = 1});
+    const auto sum = [](const Numbers& table) {
+        return std::accumulate(table->begin(), table->end(), std::uint64_t{0});
+    };
+    const std::vector<int> numbers(1'000'000, 2);
+    const std::uint64_t before = session->traffic().bytes_sent;
+    const auto table = multihull::mpi::broadcast_value(numbers);
+    std::set<int> ranks;
+    while (ranks.size() < 4) {
+        const auto look = [](const Numbers& values, int) { return std::pair(rank_process(), values->at(999'999)); };
+        std::vector<multihull::Future<std::pair<int, int>>> futures;
+        for (int i = 0; i < 40; ++i) futures.push_back(executor.submit(look, table, i));
+        for (const auto& future : futures) {
+            const auto [rank, number] = future.get();
+            EXPECT_EQ(number, 2);
+            ranks.insert(rank);
+        }
+    }
+    EXPECT_EQ(executor.submit(sum, table).get(), 2'000'000U);
+    // To ranks 2 and 1; rank 3 has it from rank 2.
+    const std::uint64_t sent = session->traffic().bytes_sent - before;
+    EXPECT_GE(sent, 2 * sizeof(int) * numbers.size());
+    EXPECT_LT(sent, 3 * sizeof(int) * numbers.size());
+}
+
+TEST(Ranks, only_tasks_that_read_a_value_wait_for_it) {
+    PoolExecutor executor({.processes = 1});
+    std::map<int, pid_t> ranks;
+    const auto own = [](int) { return std::pair(rank_number(), rank_process()); };
+    while (ranks.size() < 4) {
+        for (const auto& rank : executor.map(own, std::views::iota(0, 40))) ranks.insert(rank);
+    }
+    const auto look = [](const Numbers& table, std::size_t i) { return (*table)[i]; };
+    std::vector<multihull::Future<int>> readers;
+    std::vector<multihull::Future<std::pair<int, pid_t>>> others;
+    Numbers table;
+    {
+        const Stopped stopped(ranks[2]);    // which is to hand it on to rank 3
+        table = multihull::mpi::broadcast_value(std::vector<int>(100'000, 7));
+        for (std::size_t i = 0; i < 12; ++i) readers.push_back(executor.submit(look, table, i));
+        EXPECT_TRUE(test::eventually([&] {
+            for (int i = 0; i < 8 && others.size() < 4000; ++i) others.push_back(executor.submit(own, i));
+            return std::ranges::any_of(others,
+                                       [](const auto& future) { return future.ready() && future.get().first == 3; });
+        }));
+    }
+    for (const auto& future : readers) EXPECT_EQ(future.get(), 7);
+}
+
+TEST(Ranks, an_initializer_may_read_a_value) {
+    static int prepared = 0;
+    for (const std::size_t size : {100U, 1'000'000U}) {
+        std::vector<int> numbers(size, 40);
+        const auto table = multihull::mpi::broadcast_value(numbers);
+        const auto prepare = [](const Numbers& values) { prepared = values->back(); };
+        PoolExecutor executor({.processes = 1, .initializer = multihull::call(prepare, table)});
+        for (const int x : executor.map([](int i) { return prepared + i; }, std::vector<int>(24, 2))) EXPECT_EQ(x, 42);
+    }
+}
+
+TEST(Ranks, values_come_and_go_while_there_is_hardly_room) {
+    PoolExecutor executor({.processes = 1});
+    const auto look = [](const Numbers& table) { return table->front(); };
+    std::deque<Numbers> tables;
+    std::vector<int> numbers(5'000);    // more than a packet takes
+    for (int i = 0; i < 2500; ++i) {
+        numbers[0] = i;
+        if (tables.size() == 1020) tables.pop_front();
+        tables.push_back(multihull::mpi::broadcast_value(numbers));
+        if (i % 50 != 0) continue;
+        std::vector<multihull::Future<int>> futures;
+        for (int j = 0; j < 8; ++j) futures.push_back(executor.submit(look, tables.back()));
+        for (const auto& future : futures) EXPECT_EQ(future.get(), i);
     }
 }
 

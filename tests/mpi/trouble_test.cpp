@@ -1,4 +1,5 @@
 // Whole runs of mpiexec that something happens to: a rank is killed, the run is asked to end, a rank has another build.
+#include "os/fault.hpp"
 #include "support/board.hpp"
 #include "support/folder.hpp"
 
@@ -124,6 +125,33 @@ TEST(Trouble, a_lost_ranks_tasks_are_done_by_others_where_the_launcher_lets_them
     Launch run({"--enable-recovery", "-n", "3", PROGRAM, "--victim", "redo"});
     EXPECT_GE(run.wait(), 0);
     EXPECT_NE(run.output().find("right: 40"), std::string::npos) << run.output();
+}
+
+/// Places on the way of a value at which a rank is killed that was to hand it on.
+std::vector<std::string> ways_to_die() {
+    std::vector<std::string> ways{"signal"};
+    if (multihull::os::kFailpoints) ways.insert(ways.end(), {"announced", "received", "forwarded"});
+    return ways;
+}
+
+TEST(Trouble, a_value_reaches_all_ranks_where_one_is_lost_that_hands_it_on) {
+    if (!is_open_mpi()) GTEST_SKIP() << "only Open MPI's launcher lets the others live";
+    for (const std::string& way : ways_to_die()) {
+        Launch run({"--enable-recovery", "-n", "9", PROGRAM, "--victim", "redo-values", way});
+        EXPECT_GE(run.wait(), 0) << way << run.output();
+        EXPECT_NE(run.output().find("ended: 3, all have them"), std::string::npos) << way << run.output();
+    }
+}
+
+TEST(Trouble, nobody_waits_for_a_value_where_a_lost_rank_breaks_all) {
+    for (const std::string& way : ways_to_die()) {
+        std::vector<std::string> arguments{"-n", "9", PROGRAM, "--victim", "lose-values", way};
+        if (is_open_mpi()) arguments.insert(arguments.begin(), "--enable-recovery");
+        Launch run(std::move(arguments));
+        EXPECT_GE(run.wait(), 0) << way << run.output();
+        if (!is_open_mpi()) continue;
+        EXPECT_NE(run.output().find("ended: 1, broken"), std::string::npos) << way << run.output();
+    }
 }
 
 TEST(Trouble, a_rank_without_memory_refuses_what_needs_it) {

@@ -118,6 +118,8 @@ public:
     void release() noexcept { offset_ = 0; }
     /// Hands on what the bytes name to the call that they are the inputs of.
     void give_kept_to(CallBuffer& call);
+    /// What the bytes name.
+    std::span<const std::shared_ptr<const void>> kept() const noexcept { return kept_; }
     /// Keeps one more thing that the bytes name.
     void keep(std::shared_ptr<const void> owner) { kept_.push_back(std::move(owner)); }
 

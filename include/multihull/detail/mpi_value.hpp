@@ -15,6 +15,8 @@ namespace detail {
 
 /// Sends an encoded value to all ranks; its number. They forget it with the last copy of the pointer.
 std::shared_ptr<const std::uint64_t> broadcast_bytes(CallBuffer& value);
+/// The number of a value that somebody else keeps.
+std::shared_ptr<const std::uint64_t> broadcast_number(std::uint64_t number);
 /// The value with a number in this process, decoded the first time. Throws ObjectGone.
 std::shared_ptr<const void> broadcast_here(std::uint64_t number, std::shared_ptr<const void> (*decode)(Reader&));
 
@@ -72,7 +74,7 @@ struct Codec<mpi::Broadcast<T>> {
     }
     static mpi::Broadcast<T> decode(detail::Reader& reader) {
         const auto number = reader.get<std::uint64_t>();
-        return number == 0 ? mpi::Broadcast<T>() : mpi::Broadcast<T>(std::make_shared<const std::uint64_t>(number));
+        return number == 0 ? mpi::Broadcast<T>() : mpi::Broadcast<T>(detail::broadcast_number(number));
     }
 };
 
