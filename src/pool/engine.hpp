@@ -155,7 +155,10 @@ private:
         std::uint32_t part;
     };
 
-    // Tasks (engine.cpp)
+    void put_initial_call(const Call& call, std::uint64_t& offset, std::uint64_t& size);
+    TaskSlot& slot(std::uint32_t task) const noexcept { return home_.slots[task]; }
+
+    // Tasks (engine_tasks.cpp)
     std::uint32_t acquire_slot();
     void recycle_slot(std::uint32_t task) noexcept;
     std::int64_t give_back_slots(std::int64_t now_ns) noexcept;
@@ -170,9 +173,7 @@ private:
     void wake_all_workers() noexcept;
     void end_lost(std::uint32_t task, const std::exception_ptr& why, TaskOutcome how);
     bool try_end(std::uint32_t task, std::uint32_t& state, std::exception_ptr why, TaskOutcome how);
-    void add_map(const std::shared_ptr<MapState>& map) noexcept;
-    void put_initial_call(const Call& call, std::uint64_t& offset, std::uint64_t& size);
-    TaskSlot& slot(std::uint32_t task) const noexcept { return home_.slots[task]; }
+    void fail_everything(const std::exception_ptr& why);
 
     // Workers (supervision.cpp)
     void start_worker(std::uint32_t index);
@@ -196,7 +197,7 @@ private:
     bool live_timed_possible() const noexcept;
     std::exception_ptr explain(Worker& worker, int code, std::optional<std::size_t> element);
     void break_pool(std::exception_ptr why);
-    void fail_everything(const std::exception_ptr& why);
+    void kill_all_workers() noexcept;
     void inherit(pid_t dead);
     void release_unread_legacies();
     std::int64_t check_limits(std::int64_t now_ns);
@@ -208,6 +209,7 @@ private:
 
     // What is known of the past and the present (insights.cpp)
     void make_trace_rings();
+    void add_map(const std::shared_ptr<MapState>& map) noexcept;
     std::optional<HeldTask> held_by(std::uint32_t index) const;
     pid_t pid_of(const Worker& worker) const;
     Life life_of(const Worker& worker) const;

@@ -356,6 +356,11 @@ void Engine::break_pool(std::exception_ptr why) {
     const std::lock_guard guard(mutex_);
     if (broken_) return;
     broken_ = std::move(why);
+    kill_all_workers();
+}
+
+// Needs mutex_. None begins another task; those that are on their way are killed when they are born.
+void Engine::kill_all_workers() noexcept {
     home_.header.mode.store(PoolHeader::stopped, std::memory_order_seq_cst);
     for (const auto& worker : workers_) {
         if (!worker) continue;
