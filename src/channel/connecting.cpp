@@ -6,18 +6,17 @@
 #include "os/poll.hpp"
 #include "os/process.hpp"
 #include "os/ready_set.hpp"
+#include "os/thread.hpp"
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <csignal>
 #include <exception>
 #include <fcntl.h>
 #include <memory>
 #include <string>
 #include <sys/socket.h>
 #include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -38,16 +37,11 @@ void let_block(int socket) noexcept { ::fcntl(socket, F_SETFL, ::fcntl(socket, F
 class NameLookup {
 public:
     explicit NameLookup(const std::string& address) {
-        sigset_t all;
-        sigset_t before;
-        ::sigfillset(&all);
-        ::pthread_sigmask(SIG_SETMASK, &all, &before);
         try {
-            std::thread([self = self_, address] { self->run(address); }).detach();
+            os::start_thread("mh-lookup", [self = self_, address] { self->run(address); }).detach();
         } catch (...) {
             self_->run(address);    // no thread to be had, or no memory for it
         }
-        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     }
 
     /// Readable when it has ended.

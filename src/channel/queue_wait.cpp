@@ -3,6 +3,7 @@
 #include "os/clock.hpp"
 #include "os/fd.hpp"
 #include "os/futex.hpp"
+#include "os/thread.hpp"
 
 #include <multihull/detail/queue_core.hpp>
 
@@ -26,7 +27,7 @@ public:
                data_.closed.load(std::memory_order_seq_cst) != 0;
     }
     void prepare(int eventfd) override {
-        thread_ = std::thread([this, eventfd] { watch(eventfd); });
+        thread_ = os::start_thread("mh-wait", [this, eventfd] { watch(eventfd); });
     }
     void forget() noexcept override {
         if (!thread_.joinable()) return;

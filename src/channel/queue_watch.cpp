@@ -5,19 +5,16 @@
 #include "os/clock.hpp"
 #include "os/fault.hpp"
 #include "os/futex.hpp"
+#include "os/thread.hpp"
 #include "process/self.hpp"
 
 #include <algorithm>
-#include <csignal>
 #include <cstdint>
 #include <iterator>
 #include <limits>
 #include <list>
 #include <map>
 #include <mutex>
-#include <pthread.h>
-#include <sys/prctl.h>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -150,6 +147,11 @@ void QueueWatcher::after_fork() noexcept { the_watcher.store(nullptr); }
 void QueueWatcher::start(const std::shared_ptr<WatchEntry>& entry, std::function<void()> told) {
     {
         const std::lock_guard guard(mutex_);
+        if (!runs_) {
+            // Never joined: it holds only what lives until the process ends.
+            os::start_thread("mh-queues", [this] { run(); }).detach();
+            runs_ = true;
+        }
         static_cast<void>(settle(*entry));
         const Key key(&data_of(entry->queue), entry->side);
         auto& queue = queues_.try_emplace(key, entry->queue, entry->side).first->second;
@@ -157,16 +159,6 @@ void QueueWatcher::start(const std::shared_ptr<WatchEntry>& entry, std::function
         entry->generation = fork_generation();
         queue.waiting.push_back(entry);
         entry->state = WatchEntry::State::listed;
-        if (!runs_) {
-            sigset_t all;
-            sigset_t before;
-            ::sigfillset(&all);
-            ::pthread_sigmask(SIG_SETMASK, &all, &before);
-            // Never joined: it holds only what lives until the process ends.
-            std::thread([this] { run(); }).detach();
-            ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-            runs_ = true;
-        }
     }
     ring();
 }
@@ -249,7 +241,6 @@ std::int64_t QueueWatcher::prepare_sleep(std::vector<os::FutexWord>& words) {
 }
 
 void QueueWatcher::run() {
-    ::prctl(PR_SET_NAME, "mh-queues");
     count_own_thread(1);
     std::vector<os::FutexWord> words;
     for (;;) {

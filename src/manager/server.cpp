@@ -6,18 +6,17 @@
 #include "manager/slow_calls.hpp"
 #include "os/clock.hpp"
 #include "os/process.hpp"
+#include "os/thread.hpp"
 
 #include <multihull/connection.hpp>
 #include <multihull/log.hpp>
 
 #include <algorithm>
 #include <cerrno>
-#include <csignal>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sys/socket.h>
 #include <thread>
 #include <unordered_map>
@@ -47,22 +46,6 @@ bool has_ended(const os::Fd& pidfd) noexcept {
     pollfd entry{pidfd.get(), POLLIN, 0};
     return ::poll(&entry, 1, 0) > 0;
 }
-
-// Signals are for the program's own threads.
-class NoSignals {
-public:
-    NoSignals() {
-        sigset_t all;
-        ::sigfillset(&all);
-        ::pthread_sigmask(SIG_SETMASK, &all, &before_);
-    }
-    NoSignals(const NoSignals&) = delete;
-    NoSignals& operator=(const NoSignals&) = delete;
-    ~NoSignals() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
-private:
-    sigset_t before_{};
-};
 
 }    // namespace
 
@@ -105,16 +88,20 @@ struct ManagerServer::State final : LoopHost {
     }
 
     void serve() {
-        std::vector<std::thread> threads;
-        {
-            const NoSignals no_signals;
-            for (std::size_t i = 1; i < loops.size(); ++i) {
-                threads.emplace_back([this, i] { loops[i]->run(); });
+        // However it ends: where one of them can't be started, too.
+        struct Others {
+            State& state;
+            std::vector<std::thread> threads;
+            ~Others() {
+                state.stop();
+                for (std::thread& thread : threads) thread.join();
             }
+        } others{*this, {}};
+        others.threads.reserve(loops.size());
+        for (std::size_t i = 1; i < loops.size(); ++i) {
+            others.threads.push_back(os::start_thread("mh-manager", [this, i] { loops[i]->run(); }));
         }
         loops.front()->run();
-        stop();
-        for (std::thread& thread : threads) thread.join();
     }
 
     std::shared_ptr<ClientProcess> process_behind(int socket) override;

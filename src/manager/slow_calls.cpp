@@ -1,7 +1,6 @@
 #include "manager/slow_calls.hpp"
 
-#include <csignal>
-#include <pthread.h>
+#include "os/thread.hpp"
 
 namespace multihull::detail {
 
@@ -24,7 +23,7 @@ void SlowCalls::run(std::function<void()> call) {
         return;
     }
     try {
-        threads_.emplace_back([this] { work(); });
+        threads_.push_back(os::start_thread("mh-slow-calls", [this] { work(); }));
     } catch (...) {
         // One that is busy will take it, if there is any.
         if (!threads_.empty()) return;
@@ -34,9 +33,6 @@ void SlowCalls::run(std::function<void()> call) {
 }
 
 void SlowCalls::work() {
-    sigset_t all;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
     std::unique_lock lock(mutex_);
     for (;;) {
         ++idle_;

@@ -1,9 +1,6 @@
 // The engine's callback thread: hears from workers which tasks ended, and calls back. Started with the first callback.
+#include "os/thread.hpp"
 #include "pool/engine.hpp"
-
-#include <csignal>
-#include <pthread.h>
-#include <sys/prctl.h>
 
 namespace multihull::detail {
 
@@ -32,18 +29,7 @@ void Engine::on_done(std::uint32_t task, std::function<void()> callback) {
 void Engine::ensure_callback_thread() {
     if (callbacks_run_) return;
     // A callback may drop the pool: the thread keeps the engine until its own end.
-    const auto run = [self = shared_from_this()] { self->run_callback_thread(); };
-    sigset_t all;
-    sigset_t before;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);
-    try {
-        callback_thread_ = std::thread(run);
-    } catch (...) {
-        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        throw;
-    }
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    callback_thread_ = os::start_thread("mh-callbacks", [self = shared_from_this()] { self->run_callback_thread(); });
     callback_thread_id_ = callback_thread_.get_id();
     callbacks_run_ = true;
     count_own_thread(1);
@@ -55,7 +41,6 @@ void Engine::notify_callback_thread() noexcept {
 }
 
 void Engine::run_callback_thread() {
-    ::prctl(PR_SET_NAME, "mh-callbacks");
     std::vector<std::uint32_t> tasks;
     for (;;) {
         const std::uint32_t epoch = home_.header.notify_epoch.load(std::memory_order_seq_cst);

@@ -9,6 +9,7 @@
 // (3) mutex_ is not held while an engine is started or ended.
 #include <multihull/detail/parallel_workers.hpp>
 
+#include "os/thread.hpp"
 #include "pool/engine.hpp"
 #include "process/self.hpp"
 
@@ -16,10 +17,7 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <csignal>
 #include <map>
-#include <pthread.h>
-#include <sys/prctl.h>
 #include <thread>
 
 namespace multihull {
@@ -137,23 +135,16 @@ private:
                 if (KeptWorkers* const workers = existing()) workers->end_program();
             }
         } at_end;
-        sigset_t all;
-        sigset_t before;
-        ::sigfillset(&all);
-        ::pthread_sigmask(SIG_SETMASK, &all, &before);
         count_own_thread(1);    // before it is there, so that nobody takes it for the program's
         try {
-            caretaker_ = std::thread([this] { take_care(); });
+            caretaker_ = os::start_thread("mh-caretaker", [this] { take_care(); });
         } catch (...) {
             count_own_thread(-1);
-            ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
             throw;
         }
-        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     }
 
     void take_care() {
-        ::prctl(PR_SET_NAME, "mh-caretaker");
         std::unique_lock guard(mutex_);
         while (!stop_ || !to_end_.empty()) {
             if (!to_end_.empty()) {

@@ -2,6 +2,7 @@
 
 #include "os/clock.hpp"
 #include "os/fault.hpp"
+#include "os/thread.hpp"
 #include "process/self.hpp"
 
 #include <multihull/error.hpp>
@@ -10,10 +11,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <csignal>
 #include <pthread.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
 #include <system_error>
 #include <thread>
 
@@ -61,21 +60,10 @@ Supervisor::Supervisor() : wake_(os::make_eventfd()) {
     event.data.u64 = 0;
     if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event) != 0) os::throw_errno("epoll_ctl");
 
-    // Signals are for the program's own threads.
-    sigset_t all;
-    sigset_t before;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);
-    try {
-        std::thread thread([this] { run(); });
-        static_assert(sizeof(pthread_t) <= sizeof thread_);
-        thread_ = static_cast<std::uint64_t>(thread.native_handle());
-        thread.detach();
-    } catch (...) {
-        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        throw;
-    }
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    std::thread thread = os::start_thread("mh-supervisor", [this] { run(); });
+    static_assert(sizeof(pthread_t) <= sizeof thread_);
+    thread_ = static_cast<std::uint64_t>(thread.native_handle());
+    thread.detach();
     count_own_thread(1);
 }
 
@@ -121,7 +109,6 @@ void Supervisor::remove(const Supervised* object) noexcept {
 void Supervisor::wake() noexcept { os::signal_eventfd(wake_); }
 
 void Supervisor::run() {
-    ::prctl(PR_SET_NAME, "mh-supervisor");
     let_never_wait();
     std::int64_t next = os::kNever;
     std::vector<std::shared_ptr<Supervised>> ticking;

@@ -2,6 +2,7 @@
 #include "asio/loop.hpp"
 
 #include "os/fault.hpp"
+#include "os/process.hpp"
 #include "shm/region.hpp"
 #include "support/start_methods.hpp"
 
@@ -16,7 +17,9 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <pthread.h>
 #include <string>
+#include <system_error>
 #include <unistd.h>
 #include <vector>
 
@@ -185,6 +188,42 @@ TEST(Queues, many_at_once_in_few_threads) {
     io.run();
     EXPECT_EQ(got, kQueues * kEach);
     EXPECT_EQ(sum, std::int64_t{kQueues} * kEach * (kEach - 1) / 2);
+}
+
+// Of a program that can have no thread; answers what went wrong, 0 for nothing.
+int wait_without_a_watcher() {
+    multihull::Queue<int> queue;
+    sigset_t before;
+    sigset_t after;
+    ::pthread_sigmask(SIG_SETMASK, nullptr, &before);
+    pthread_attr_t usual;
+    pthread_attr_t too_much;    // no stack is so large
+    ::pthread_getattr_default_np(&usual);
+    ::pthread_getattr_default_np(&too_much);
+    ::pthread_attr_setstacksize(&too_much, std::size_t{1} << 50);
+    if (::pthread_setattr_default_np(&too_much) != 0) return 1;
+    net::io_context io;
+    Kept<int> kept;
+    mh::async_get(queue, net::bind_executor(io, Got(kept.callback())));
+    io.run();
+    if (!is<std::system_error>(kept.error)) return 2;
+    ::pthread_sigmask(SIG_SETMASK, nullptr, &after);
+    if (::sigismember(&before, SIGTERM) != ::sigismember(&after, SIGTERM)) return 3;
+    ::pthread_setattr_default_np(&usual);
+    io.restart();
+    mh::async_get(queue, net::bind_executor(io, Got(kept.callback())));
+    queue.put(7);
+    io.run();
+    return kept.value == 7 && queue.empty() ? 0 : 4;
+}
+
+TEST(Queues, a_watcher_that_cannot_be_started_is_started_later) {
+    // In a child, where there is no watcher yet.
+    const pid_t pid = multihull::os::fork_process();
+    if (pid == 0) ::_exit(wait_without_a_watcher());
+    const auto status = multihull::os::reap(multihull::os::open_pidfd(pid), true);
+    ASSERT_TRUE(status.has_value());
+    EXPECT_EQ(status->code, 0);
 }
 
 TEST(Queues, several_loops_and_processes_share_one) {

@@ -1,8 +1,9 @@
-// Processes as the system has them: exit statuses, signals through pidfds, limits, death with the parent.
+// Processes as the system has them: exit statuses, signals through pidfds, limits, death with the parent; and threads without signals.
 #include "os/process.hpp"
 #include "os/clock.hpp"
 #include "os/fault.hpp"
 #include "os/poll.hpp"
+#include "os/thread.hpp"
 #include "support/board.hpp"
 #include "support/sanitizer.hpp"
 
@@ -16,9 +17,11 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <pthread.h>
 #include <string>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <system_error>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -193,6 +196,67 @@ TEST(ClockTest, cpu_time_is_that_of_a_process) {
     EXPECT_GT(os::own_cpu_ns(), 0);
     EXPECT_GT(os::process_cpu_ns(::getpid()), 0);
     EXPECT_EQ(os::process_cpu_ns(-12345), -1);
+}
+
+sigset_t signals_kept_off() {
+    sigset_t mask;
+    ::pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+    return mask;
+}
+
+// Signals that the mask keeps off, of those that can be.
+std::vector<int> listed(const sigset_t& mask) {
+    std::vector<int> signals;
+    for (int signal = 1; signal <= SIGRTMAX; ++signal) {
+        if (signal != SIGKILL && signal != SIGSTOP && ::sigismember(&mask, signal) == 1) signals.push_back(signal);
+    }
+    return signals;
+}
+
+class OsThreadTest : public ::testing::Test {
+protected:
+    OsThreadTest() {
+        sigset_t one;
+        ::sigemptyset(&one);
+        ::sigaddset(&one, SIGUSR2);
+        ::pthread_sigmask(SIG_SETMASK, &one, &before_);
+    }
+    ~OsThreadTest() override { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+private:
+    sigset_t before_;
+};
+
+TEST_F(OsThreadTest, takes_no_signals_and_its_maker_takes_those_it_took) {
+    sigset_t all;
+    ::sigfillset(&all);
+    sigset_t inside;
+    char name[16];
+    os::start_thread("mh-test", [&] {
+        inside = signals_kept_off();
+        ::pthread_getname_np(::pthread_self(), name, sizeof name);
+    }).join();
+    EXPECT_EQ(listed(inside), listed(all));
+    EXPECT_STREQ(name, "mh-test");
+    EXPECT_EQ(listed(signals_kept_off()), std::vector<int>{SIGUSR2});
+}
+
+TEST_F(OsThreadTest, that_cannot_be_started_leaves_its_makers_signals_as_they_were) {
+    // No stack is so large.
+    pthread_attr_t before;
+    pthread_attr_t too_much;
+    ASSERT_EQ(::pthread_getattr_default_np(&before), 0);
+    ASSERT_EQ(::pthread_getattr_default_np(&too_much), 0);
+    ASSERT_EQ(::pthread_attr_setstacksize(&too_much, std::size_t{1} << 50), 0);
+    ASSERT_EQ(::pthread_setattr_default_np(&too_much), 0);
+    EXPECT_THROW(os::start_thread("mh-test", [] { ADD_FAILURE() << "it was started"; }), std::system_error);
+    EXPECT_EQ(listed(signals_kept_off()), std::vector<int>{SIGUSR2});
+    ASSERT_EQ(::pthread_setattr_default_np(&before), 0);
+    bool ran = false;
+    os::start_thread("mh-test", [&] { ran = true; }).join();
+    EXPECT_TRUE(ran);
+    ::pthread_attr_destroy(&before);
+    ::pthread_attr_destroy(&too_much);
 }
 
 TEST(ErrnoTest, text_is_readable) { EXPECT_FALSE(os::errno_text(ENOENT).empty()); }
