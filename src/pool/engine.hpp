@@ -175,35 +175,40 @@ private:
     bool try_end(std::uint32_t task, std::uint32_t& state, std::exception_ptr why, TaskOutcome how);
     void fail_everything(const std::exception_ptr& why);
 
-    // Workers (supervision.cpp)
+    // Births of workers (worker_births.cpp)
+    static constexpr unsigned kTriedStarts = 5;    // in a row, of workers or zygotes
     void start_worker(std::uint32_t index);
     void worker_born(Worker& worker, pid_t pid, os::Fd pidfd);
     void worker_not_born(Worker& worker, int error);
+    std::exception_ptr replace_zygote();
+    void restart_later(std::uint32_t index);
+    bool any_ready() const noexcept;
+    std::shared_ptr<Zygote> zygote() const;
+
+    // Limits on tasks (worker_limits.cpp)
+    std::int64_t check_limits(std::int64_t now_ns);
+    void sweep_limits() noexcept;
+    bool live_timed_possible() const noexcept;
+    std::int64_t check_worker(Worker& worker, std::int64_t now_ns);
+    void doom_worker(Worker& worker, Doom doom, std::int64_t limit_ns);
+
+    // Deaths of workers, and blame (supervision.cpp)
     void worker_died(Worker& worker, int code);
     void settle_task(Worker& worker, int code);
     void settle_map_part(Worker& worker, std::uint32_t task, int code);
     void requeue(std::uint32_t task) noexcept;
-    std::exception_ptr replace_zygote();
-    void restart_later(std::uint32_t index);
     void release_spinner(const Worker& worker) noexcept;
-    bool any_ready() const noexcept;
     std::vector<std::uintptr_t> translate(std::vector<std::uintptr_t> frames) const;
-    std::shared_ptr<Zygote> zygote() const;
     void leave_place() noexcept;
     void end_if_deserted() noexcept;
     bool work_left() const noexcept;
     bool spoiled() const noexcept;
     bool tasks_spoiled() const noexcept;
-    bool live_timed_possible() const noexcept;
     std::exception_ptr explain(Worker& worker, int code, std::optional<std::size_t> element);
     void break_pool(std::exception_ptr why);
     void kill_all_workers() noexcept;
     void inherit(pid_t dead);
     void release_unread_legacies();
-    std::int64_t check_limits(std::int64_t now_ns);
-    void sweep_limits() noexcept;
-    std::int64_t check_worker(Worker& worker, std::int64_t now_ns);
-    void doom_worker(Worker& worker, Doom doom, std::int64_t limit_ns);
     void drain_stderr(Worker& worker, bool dead);
     bool queue_empty() const noexcept;
 

@@ -1,7 +1,6 @@
-// The engine's care for its workers: births, deaths, blame, limits. Runs in the supervisor's thread.
+// What deaths of workers mean: blame, inheritance, the pool's own end; and what workers say on stderr. Runs in the supervisor's thread.
 #include "pool/engine.hpp"
 
-#include "os/fault.hpp"
 #include "os/poll.hpp"
 #include "os/process.hpp"
 #include "pool/map_state.hpp"
@@ -11,10 +10,9 @@
 #include <multihull/log.hpp>
 
 #include <algorithm>
-#include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
-#include <system_error>
 #include <unistd.h>
 
 namespace multihull::detail {
@@ -22,15 +20,10 @@ namespace multihull::detail {
 namespace {
 
 constexpr std::size_t kKeptStderr = 4096;
-constexpr unsigned kTriedStarts = 5;
 // Up to how many tasks are looked through when a worker crashed: a millisecond's worth.
 constexpr std::size_t kAudited = 16384;
 // So many dead workers' results are kept before it is looked which are still to be read.
 constexpr std::size_t kManyLegacies = 64;
-// How many tasks are looked at in one of the supervisor's rounds for the shortest limit: some microseconds' worth.
-constexpr std::size_t kSweptAtOnce = 1024;
-constexpr std::int64_t kNamelessGrace = 1'000'000'000;
-constexpr std::int64_t kStackGrace = 200'000'000;    // for a doomed worker to write down where it is
 
 std::string seconds_text(std::int64_t ns) {
     char text[64];
@@ -38,31 +31,7 @@ std::string seconds_text(std::int64_t ns) {
     return text;
 }
 
-// A zygote that died before it could name a worker takes it along. Waits until the process is gone that the worker itself said it
-// is; what stands there may be anything, so nothing is done to that process, and not for long.
-void wait_for_nameless(std::uint32_t pid) {
-    if (pid == 0) return;
-    try {
-        const os::Fd process = os::open_pidfd(static_cast<pid_t>(pid));
-        os::wait_readable(process.get(), os::now_ns() + kNamelessGrace);
-    } catch (const std::system_error&) {
-        // Gone already.
-    }
-}
-
 }    // namespace
-
-void Engine::Worker::on_born(pid_t born, os::Fd fd) {
-    if (const auto owner = engine.lock()) {
-        owner->worker_born(*this, born, std::move(fd));
-    } else {
-        os::signal_process(fd, SIGKILL);
-    }
-}
-
-void Engine::Worker::on_not_born(int error) {
-    if (const auto owner = engine.lock()) owner->worker_not_born(*this, error);
-}
 
 void Engine::Worker::on_died(int code) {
     if (const auto owner = engine.lock()) owner->worker_died(*this, code);
@@ -136,143 +105,10 @@ void Engine::end_if_deserted() noexcept {
     }
 }
 
-std::shared_ptr<Zygote> Engine::zygote() const {
-    const std::lock_guard guard(zygote_mutex_);
-    return zygote_;
-}
-
-// Its place is counted in alive_ already, so that nobody finds the pool deserted meanwhile. Without mutex_: the zygote may answer
-// at once that it can't.
-void Engine::start_worker(std::uint32_t index) {
-    auto worker = std::make_shared<Worker>();
-    worker->engine = weak_from_this();
-    worker->index = index;
-    worker->requested_ns = os::now_ns();
-    worker->zygote = zygote();
-    os::Fd write_end;
-    if (options_.capture_stderr) {
-        try {
-            os::FdPair pipe = os::make_pipe();
-            Supervisor::instance().watch(pipe.first.get(), shared_from_this());
-            worker->stderr_pipe = std::move(pipe.first);
-            write_end = std::move(pipe.second);
-        } catch (const std::system_error&) {
-            // Out of descriptors: the worker keeps the program's stderr, and its last lines are not known.
-        }
-    }
-    {
-        const std::lock_guard guard(mutex_);
-        WorkerSlot& shared = home_.workers[index];
-        // Not the ring of notices: what the last worker put there may still be unread.
-        shared.current.store(0);
-        shared.claim.store(0);
-        shared.progress.store(0);
-        shared.pid.store(0);
-        shared.born_ns.store(0);
-        shared.ready_ns.store(0);
-        shared.start_error[0] = '\0';
-        shared.crash.reset();
-        shared.phase.store(WorkerSlot::starting);
-        workers_[index] = worker;
-        ++history_.place(index).starts;
-    }
-    const std::uint64_t words[] = {home_.offset, index};
-    const int fd = write_end.get();
-    worker->zygote->fork_child(token_of(reinterpret_cast<const void*>(&worker_entry)), words,
-                               std::span(&fd, write_end ? 1 : 0), worker);
-}
-
-void Engine::worker_born(Worker& worker, pid_t pid, os::Fd pidfd) {
-    const std::lock_guard guard(mutex_);
-    worker.pid = pid;
-    worker.pidfd = std::move(pidfd);
-    if (worker.doom == Doom::none && (terminated_ || broken_)) worker.doom = Doom::terminated;
-    // Somebody may have wished it dead before this process knew its name.
-    if (worker.doom == Doom::none || worker.killed) return;
-    if (worker.kill_at_ns != os::kNever) {
-        os::signal_process(worker.pidfd, SIGTERM);    // a gentle end: see terminate_gently()
-        limits_watched_ = true;
-    } else {
-        worker.killed = os::signal_process(worker.pidfd, SIGKILL);
-    }
-}
-
-void Engine::worker_not_born(Worker& worker, int error) {
-    const std::shared_ptr<Worker> keep = worker.shared_from_this();
-    if (worker.stderr_pipe) Supervisor::instance().unwatch(worker.stderr_pipe.get());
-    std::exception_ptr hopeless;
-    const bool zygote_killed = error == ESRCH;    // its twin may have taken over, and lives
-    if (zygote_killed) {
-        wait_for_nameless(home_.workers[worker.index].pid.load(std::memory_order_acquire));
-        hopeless = replace_zygote();
-    }
-    {
-        const std::lock_guard guard(mutex_);
-        // It may have been born and have taken a task, and only nobody could say so.
-        worker.pid = static_cast<pid_t>(home_.workers[worker.index].pid.load(std::memory_order_acquire));
-        const auto held = held_by(worker.index);
-        settle_task(worker, -SIGKILL);
-        if (worker.pid != 0) record_end(worker, -SIGKILL, held);
-        release_spinner(worker);
-        if (worker.pid > 0 && ::kill(worker.pid, 0) != 0 && errno == ESRCH) inherit(worker.pid);
-        workers_[worker.index].reset();
-        if (!hopeless && work_left()) {
-            if (!zygote_killed) ++failed_starts_;
-            if (alive_ == 1 && failed_starts_ >= kTriedStarts) {
-                hopeless = std::make_exception_ptr(BrokenPool(
-                    "pool " + options_.name + " can start no worker (" + os::errno_text(error) +
-                    "): raise the limits on processes (ulimit -u) and open files (ulimit -n), or free some memory"));
-            } else {
-                restart_later(worker.index);
-            }
-        }
-        wake_all_workers();
-        leave_place();
-    }
-    if (hopeless) break_pool(hopeless);
-    // This may not be the supervisor's thread, which has to see what is to be restarted.
-    Supervisor::instance().wake();
-}
-
-// Needs mutex_.
-void Engine::restart_later(std::uint32_t index) {
-    restarts_.emplace_back(os::now_ns() + std::int64_t{10'000'000} * std::max(failed_starts_, 1U), index);
-}
-
 // Needs mutex_. The place of the one that waits awake is free again.
 void Engine::release_spinner(const Worker& worker) noexcept {
     std::uint32_t spinning = worker.index + 1;
     home_.header.spinner.compare_exchange_strong(spinning, 0, std::memory_order_seq_cst);
-}
-
-// The zygote was killed, and its workers with it. A snapshot is gone for good; a program that ran init() can be started anew.
-// Answers why there can be none. Not with mutex_ held: a start takes a millisecond.
-std::exception_ptr Engine::replace_zygote() {
-    {
-        const std::lock_guard guard(mutex_);
-        if (!work_left()) return nullptr;
-    }
-    const std::lock_guard guard(zygote_mutex_);
-    if (zygote_->alive()) return nullptr;
-    std::string why;
-    if (method_ == StartMethod::fork) {
-        why = "its snapshot of the program is lost: use the start method forkserver or spawn, which can begin again";
-    } else if (++lost_zygotes_ > kTriedStarts) {
-        why = "it dies whenever it is started";
-    } else {
-        try {
-            if (auto fresh = own_zygote_ ? Zygote::spawn() : Zygote::forkserver()) {
-                zygote_ = std::move(fresh);
-                return nullptr;
-            }
-            why = "there is no forkserver";
-        } catch (const std::exception& cause) {
-            why = cause.what();
-        }
-    }
-    return std::make_exception_ptr(BrokenPool("pool " + options_.name +
-                                              " can start no more workers: the process that starts them was killed (" +
-                                              why + ")"));
 }
 
 void Engine::worker_died(Worker& worker, int code) {
@@ -342,13 +178,6 @@ void Engine::worker_died(Worker& worker, int code) {
         log(LogLevel::info, "pool " + options_.name + ", place " + std::to_string(worker.index) + ": " + said);
     if (replace) start_worker(worker.index);
     if (hopeless) break_pool(hopeless);
-}
-
-// Needs mutex_. Whether some worker has begun its work, so that starting one is not hopeless.
-bool Engine::any_ready() const noexcept {
-    return std::any_of(workers_.begin(), workers_.end(), [&](const auto& worker) {
-        return worker && home_.workers[worker->index].phase.load(std::memory_order_acquire) == WorkerSlot::ready;
-    });
 }
 
 // Takes no more tasks; what waits or runs fails once the last worker is dead.
@@ -589,118 +418,6 @@ std::int64_t Engine::tick(std::int64_t now_ns) {
                                                       " overwrote memory that the pool shares")));
     }
     return next;
-}
-
-// Needs mutex_. Answers when to look again: at the first deadline, or when a task that starts now could first exceed its limit.
-std::int64_t Engine::check_limits(std::int64_t now_ns) {
-    std::int64_t next = os::kNever;
-    bool busy = !queue_empty();
-    for (const auto& worker : workers_) {
-        if (!worker || worker->pid == 0) continue;
-        const std::int64_t when = check_worker(*worker, now_ns);
-        next = std::min(next, when);
-        busy = busy || when != os::kNever;
-    }
-    if (!busy && live_timed_possible()) busy = true;
-    if (!busy) {
-        limits_watched_ = false;
-        return os::kNever;
-    }
-    sweep_limits();
-    return std::min(next, shortest_limit_ns_ == os::kNever ? os::kNever : now_ns + shortest_limit_ns_);
-}
-
-// Needs mutex_. A short limit is to cost wake-ups only while a task that has it may still run. Workers begin and end tasks without
-// this process, so it looks: at some at a time, for what waits may be much.
-void Engine::sweep_limits() noexcept {
-    const std::size_t end = std::min(records_.size(), sweep_next_ + kSweptAtOnce);
-    for (; sweep_next_ < end; ++sweep_next_) {
-        const Record& record = records_[sweep_next_];
-        if (!record.in_use || record.shortest_limit_ns >= sweep_shortest_ns_) continue;
-        const auto task = static_cast<std::uint32_t>(sweep_next_);
-        if (!task_state::ended(slot(task).state.load(std::memory_order_acquire)))
-            sweep_shortest_ns_ = record.shortest_limit_ns;
-    }
-    if (sweep_next_ < records_.size()) return;
-    shortest_limit_ns_ = std::exchange(sweep_shortest_ns_, os::kNever);
-    sweep_next_ = 0;
-}
-
-// Needs mutex_. Whether a worker holds a task that has limits.
-bool Engine::live_timed_possible() const noexcept {
-    for (const auto& worker : workers_) {
-        if (!worker) continue;
-        const std::uint64_t current = home_.workers[worker->index].current.load(std::memory_order_acquire);
-        if (current == 0 || current > records_.size()) continue;
-        const std::uint32_t state = slot(static_cast<std::uint32_t>(current - 1)).state.load(std::memory_order_acquire);
-        if ((state & task_state::kTimed) && !task_state::ended(state)) return true;
-    }
-    return false;
-}
-
-std::int64_t Engine::check_worker(Worker& worker, std::int64_t now_ns) {
-    WorkerSlot& shared = home_.workers[worker.index];
-    if (worker.doom != Doom::none) {
-        if (worker.killed) return os::kNever;
-        if (shared.crash.stack_ready.load(std::memory_order_acquire) == 0 && now_ns < worker.kill_at_ns)
-            return now_ns + 1'000'000;
-        worker.killed = os::signal_process(worker.pidfd, SIGKILL);
-        return os::kNever;
-    }
-    const std::uint64_t current = shared.current.load(std::memory_order_acquire);
-    if (current == 0 || current > records_.size()) return os::kNever;
-    const auto task = static_cast<std::uint32_t>(current - 1);
-    TaskSlot& held = slot(task);
-    std::uint32_t state = held.state.load(std::memory_order_acquire);
-    if (task_state::phase(state) != task_state::taken || task_state::worker(state) != worker.index ||
-        !(state & task_state::kTimed)) {
-        return os::kNever;
-    }
-    // A worker writes the time before it says what it begins: what is read here is never earlier than the element's own start.
-    std::uint64_t progress = shared.progress.load(std::memory_order_acquire);
-    const std::int64_t started = shared.started_ns.load(std::memory_order_acquire);
-    const std::int64_t cpu_started = shared.cpu_started_ns.load(std::memory_order_acquire);
-    std::int64_t next = os::kNever;
-    Doom doom = Doom::none;
-    std::int64_t limit = 0;
-    if (held.time_limit_ns > 0) {
-        const std::int64_t end = started > os::kNever - held.time_limit_ns ? os::kNever : started + held.time_limit_ns;
-        if (now_ns >= end) {
-            doom = Doom::timeout;
-            limit = held.time_limit_ns;
-        }
-        next = std::min(next, end);
-    }
-    if (doom == Doom::none && held.cpu_limit_ns > 0) {
-        const std::int64_t used = os::process_cpu_ns(worker.pid) - cpu_started;
-        if (used >= held.cpu_limit_ns) {
-            doom = Doom::cpu_time;
-            limit = held.cpu_limit_ns;
-        } else {
-            // It can't get there sooner than with every processor to itself.
-            next = std::min(next, now_ns + std::max<std::int64_t>(1'000'000, (held.cpu_limit_ns - used) / home_.cpus));
-        }
-    }
-    if (doom == Doom::none) return next;
-    // Whoever changes the word first decides: the worker, that it has finished, or this, that it has not.
-    if (records_[task].map) {
-        if (progress == 0 || shared.claim.load(std::memory_order_acquire) == 0) return now_ns + 1'000'000;
-        if (!shared.progress.compare_exchange_strong(progress, progress | 1, std::memory_order_acq_rel))
-            return now_ns + 1'000'000;
-    } else if (!held.state.compare_exchange_strong(state, task_state::with_phase(state, task_state::condemned),
-                                                   std::memory_order_acq_rel)) {
-        return now_ns + 1'000'000;
-    }
-    doom_worker(worker, doom, limit);
-    return now_ns + 1'000'000;
-}
-
-void Engine::doom_worker(Worker& worker, Doom doom, std::int64_t limit_ns) {
-    worker.doom = doom;
-    worker.doom_limit_ns = limit_ns;
-    worker.kill_at_ns = os::now_ns() + kStackGrace;
-    home_.workers[worker.index].crash.stack_requested.store(1, std::memory_order_release);
-    os::signal_process(worker.pidfd, stack_signal());
 }
 
 void Engine::on_readable(int fd) {
