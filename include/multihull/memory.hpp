@@ -94,8 +94,13 @@ private:
     friend class Memory;
     friend struct Codec<Cached>;
 
+    template <class Result>
+    struct Kept {
+        static_assert(!std::is_void_v<Result>, "multihull: a function that returns nothing has no result to be kept");
+        using Value = std::remove_cvref_t<Result>;
+    };
     template <class... Args>
-    using ValueOf = std::remove_cvref_t<std::invoke_result_t<F&, Args...>>;
+    using ValueOf = typename Kept<std::invoke_result_t<F&, Args...>>::Value;
 
     Cached(std::shared_ptr<detail::Store> store, std::string name, F function, CacheOptions options)
         : store_(std::move(store)),
@@ -109,7 +114,6 @@ private:
     template <class... Args>
     detail::EntryName name_of(const std::remove_reference_t<Args>&... arguments) const {
         using Value = ValueOf<Args...>;
-        static_assert(!std::is_void_v<Value>, "multihull: a function that returns nothing has no result to be kept");
         detail::require_travels<Value>();
         using Key = detail::CacheKey<Value, typename detail::ParametersOf<F, Args...>::Type, kIgnored...>;
         static_assert(Key::check());

@@ -79,7 +79,7 @@ TEST(MemoryTest, cleared_pages_read_as_zeros_and_stay_where_they_were_there) {
     constexpr std::size_t kPage = 4096;
     const os::Fd fd = os::make_memfd("test", 8 * kPage);
     const os::Mapping mapping = os::map_shared(fd, 8 * kPage);
-    for (const std::size_t page : {0, 1, 3, 4, 7}) std::memset(mapping.data() + page * kPage, 1, kPage);
+    for (const std::size_t page : {0U, 1U, 3U, 4U, 7U}) std::memset(mapping.data() + page * kPage, 1, kPage);
     struct stat before {};
     ::fstat(fd.get(), &before);
     os::clear_pages(mapping.data() + kPage, 6 * kPage);

@@ -153,7 +153,7 @@ TEST_P(Observe, TracesEveryTaskOnce) {
     };
     EXPECT_EQ(of("square(int)"), 20U);
     EXPECT_EQ(of("Shift"), 5000U);
-    EXPECT_EQ(of("lambda"), 3U);
+    EXPECT_EQ(of("lambda") + of("$_"), 3U);    // as g++ and as clang write it
     EXPECT_EQ(of("fail(int)"), 1U);
     EXPECT_EQ(of("crash(int)"), 1U);
     EXPECT_EQ(of("hold("), 1U);
