@@ -42,7 +42,8 @@ void Cluster::start() {
             const auto values = world_.broadcasts().named_in(kept);
             world_.post(link.rank, [&](Packet& packet) {
                 packet.put(Say::open);
-                packet.put(OpenHead{number_, link.workers, static_cast<std::uint32_t>(settings.size()),
+                packet.put(OpenHead{number_, link.workers, world_.meeting().crowded(link.rank) ? 1U : 0U,
+                                    static_cast<std::uint32_t>(settings.size()),
                                     static_cast<std::uint32_t>(values.size())});
                 packet.write(settings);
                 packet.write(std::as_bytes(std::span(values)));
@@ -63,7 +64,7 @@ void Cluster::require_usable() const {
 Submitted Cluster::submit(Token token, CallBuffer& buffer, const TaskOptions* options) {
     require_usable();
     if (alone_) return submit_to(engine_, token, buffer, options);
-    const std::lock_guard guard(mutex_);
+    std::unique_lock guard(mutex_);
     if (queue_.empty() && !closed_ && !broken_ && room_here()) {
         // Nobody is nearer, and nobody waits for a place here.
         auto task = std::make_shared<Task>(shared_from_this(), token, options);
@@ -71,7 +72,7 @@ Submitted Cluster::submit(Token token, CallBuffer& buffer, const TaskOptions* op
         local_.push_back(task);
         return {std::move(task), 0};
     }
-    return enqueue(make_task(token, buffer, options));
+    return enqueue(std::move(guard), make_task(token, buffer, options));
 }
 
 Submitted Cluster::submit_around(Token token, CallBuffer& buffer, std::vector<LentBytes> lent,
@@ -89,8 +90,7 @@ Submitted Cluster::submit_around(Token token, CallBuffer& buffer, std::vector<Le
         CallBuffer whole(std::move(task->call_), task->call_size_);
         return submit_to(engine_, token, whole, options);
     }
-    const std::lock_guard guard(mutex_);
-    return enqueue(std::move(task));
+    return enqueue(std::unique_lock(mutex_), std::move(task));
 }
 
 std::shared_ptr<Completion> Cluster::submit_map(CallBuffer& call, const MapPlan& plan, const TaskOptions* options) {
@@ -100,12 +100,11 @@ std::shared_ptr<Completion> Cluster::submit_map(CallBuffer& call, const MapPlan&
         inputs.release();
         return multihull::detail::submit_map(engine_, call, plan, options);
     }
-    const std::lock_guard guard(mutex_);
     TaskPtr task = make_task(plan.token, call, options);
     task->plan_ = plan;
     task->count = plan.count;
     task->inputs_ = std::move(inputs);
-    return enqueue(std::move(task)).completion;
+    return enqueue(std::unique_lock(mutex_), std::move(task)).completion;
 }
 
 Cluster::TaskPtr Cluster::make_task(Token token, CallBuffer& call, const TaskOptions* options) {
@@ -116,17 +115,32 @@ Cluster::TaskPtr Cluster::make_task(Token token, CallBuffer& call, const TaskOpt
     return task;
 }
 
-// Needs mutex_.
-Submitted Cluster::enqueue(TaskPtr task) {
+Submitted Cluster::enqueue(std::unique_lock<std::mutex> guard, TaskPtr task) {
     if (broken_) std::rethrow_exception(broken_);
     if (closed_) throw PoolClosed("executor " + options_.name + " was shut down: it takes no more tasks");
     if (queue_.empty() && room_here()) {
         place_here(task);
+        return {std::move(task), 0};
+    }
+    queue_.push_back(task);
+    const bool only_one = queue_.size() == 1 && sent_count_ == 0;
+    guard.unlock();
+    // Of many the conductor sends several at a time.
+    if (only_one) {
+        world_.give_out_now();
     } else {
-        queue_.push_back(task);
         world_.wake();
     }
     return {std::move(task), 0};
+}
+
+void Cluster::before_waiting(const Task& task, std::int64_t deadline_ns) {
+    {
+        const std::lock_guard guard(mutex_);
+        if (queue_.size() + sent_count_ > workers_)
+            return;    // while there is much to do, better do it beside the caller
+    }
+    World::work_until(task.word_, Task::kDone | Task::kLocal, deadline_ns);
 }
 
 // Needs mutex_. Whether a worker of this rank is free.

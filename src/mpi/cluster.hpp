@@ -74,6 +74,8 @@ public:
     std::exception_ptr decode_failure(std::uint32_t rank, std::span<const std::byte> bytes) const;
     void ended_locally(Task& task);
     void later(std::function<void()> call) { callbacks_.post(std::move(call)); }
+    /// Before a thread sleeps until a task has ended. While that pays it does the conductor's work.
+    void before_waiting(const Task& task, std::int64_t deadline_ns);
 
 private:
     friend class Task;
@@ -94,7 +96,7 @@ private:
     };
 
     TaskPtr make_task(Token token, CallBuffer& call, const TaskOptions* options);
-    multihull::detail::Submitted enqueue(TaskPtr task);
+    multihull::detail::Submitted enqueue(std::unique_lock<std::mutex> guard, TaskPtr task);
     bool room_here();
     void reap_local();
     static std::size_t window(const Link& link, std::int64_t now_ns) noexcept;

@@ -122,13 +122,18 @@ Meeting meet(Transport& transport, const Arrival& arrival) {
     return meeting;
 }
 
-std::uint32_t Meeting::default_workers(std::size_t rank) const {
+std::uint64_t Meeting::sharing(std::size_t rank) const {
     const Facts& own = ranks[rank];
-    const auto sharing = static_cast<std::uint64_t>(std::count_if(ranks.begin(), ranks.end(), [&](const Facts& other) {
+    return static_cast<std::uint64_t>(std::count_if(ranks.begin(), ranks.end(), [&](const Facts& other) {
         return other.machine == own.machine && other.cpu_set == own.cpu_set;
     }));
-    return static_cast<std::uint32_t>(std::max<std::uint64_t>(own.cpus / sharing, 1));
 }
+
+std::uint32_t Meeting::default_workers(std::size_t rank) const {
+    return static_cast<std::uint32_t>(std::max<std::uint64_t>(ranks[rank].cpus / sharing(rank), 1));
+}
+
+bool Meeting::crowded(std::size_t rank) const { return ranks[rank].cpus < 2 * sharing(rank); }
 
 std::exception_ptr Meeting::translate(std::uint32_t rank, std::exception_ptr error) const {
     if (rank >= modules.size() || rank == 0) return error;

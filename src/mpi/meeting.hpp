@@ -33,8 +33,12 @@ struct Meeting {
     /// Where each rank's modules are, so that stacks from there can be read here.
     std::vector<std::vector<multihull::detail::ModulePlace>> modules;
 
+    /// How many ranks share the processors of one.
+    std::uint64_t sharing(std::size_t rank) const;
     /// The workers that a rank has where nobody says how many: its share of its machine's processors.
     std::uint32_t default_workers(std::size_t rank) const;
+    /// Whether its machine has fewer processors than threads that wait awake: one of each rank, and a worker of each.
+    bool crowded(std::size_t rank) const;
     /// The exception with the stacks of another rank as addresses of this process.
     std::exception_ptr translate(std::uint32_t rank, std::exception_ptr error) const;
 };

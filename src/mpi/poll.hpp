@@ -8,13 +8,19 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <sched.h>
 
 namespace multihull::mpi {
 
 class Poll {
 public:
     void something_happened(std::int64_t now_ns) noexcept { last_ns_ = now_ns; }
-    /// 0: not at all, but let others run.
+    /// Gives way to others, but not at first: where there are more processes than processors MPI does so each time it is asked, and once is
+    /// enough.
+    void give_way(std::int64_t now_ns) const noexcept {
+        if (now_ns - last_ns_ > kAtOnceNs) ::sched_yield();
+    }
+    /// 0: not at all, but `give_way`.
     std::int64_t pause_ns(std::int64_t now_ns) const noexcept {
         const std::int64_t idle = now_ns - last_ns_;
         if (idle < kAwakeNs) return 0;
@@ -22,6 +28,7 @@ public:
     }
 
 private:
+    static constexpr std::int64_t kAtOnceNs = 20'000;
     static constexpr std::int64_t kAwakeNs = 50'000;
     static constexpr std::int64_t kShortestNs = 5'000;
     static constexpr std::int64_t kLongestNs = 1'000'000;

@@ -12,7 +12,6 @@
 #include <csignal>
 #include <cstdio>
 #include <iterator>
-#include <sched.h>
 #include <string>
 #include <time.h>
 #include <unistd.h>
@@ -88,10 +87,7 @@ int RankServer::run() {
 
 void RankServer::pause(std::int64_t now_ns) {
     const std::int64_t pause = poll_.pause_ns(now_ns);
-    if (pause == 0) {
-        ::sched_yield();
-        return;
-    }
+    if (pause == 0) return poll_.give_way(now_ns);
     for (auto& [number, pool] : pools_) {
         if (pool.entries.empty()) continue;
         // Its end is noticed at once; those of others when the pause is over.
@@ -120,7 +116,7 @@ RankServer::Pool* RankServer::find(std::uint32_t cluster) {
 bool RankServer::receive() {
     bool any = false;
     int rank = 0;
-    Transport::Bytes packet;
+    std::span<const std::byte> packet;
     while (transport_.receive_packet(rank, packet)) {
         if (rank == 0) {
             read_packet(packet);
@@ -129,7 +125,6 @@ bool RankServer::receive() {
         }
         any = true;
     }
-    transport_.reuse(std::move(packet));
     return any;
 }
 
@@ -217,6 +212,7 @@ void RankServer::open(Reader& reader) {
     Pool& pool = pools_[head.cluster];
     pool.cluster = head.cluster;
     pool.workers = head.workers;
+    pool.crowded = head.crowded != 0;
     const auto settings = reader.view(head.size);
     pool.settings.assign(settings.begin(), settings.end());
     pool.missing = 1 + head.values;
@@ -233,7 +229,10 @@ void RankServer::make_engine(Pool& pool) {
         PoolOptions options = decode_settings(std::exchange(pool.settings, {}));
         options.processes = pool.workers;
         options.start_method = StartMethod::forkserver;
-        pool.engine = multihull::detail::make_engine(std::move(options));
+        auto engine = std::make_shared<multihull::detail::Engine>(std::move(options));
+        if (pool.crowded) engine->idle_workers_give_way();
+        engine->start();
+        pool.engine = std::move(engine);
     } catch (...) {
         pool.no_engine = std::current_exception();
     }

@@ -62,6 +62,7 @@ private:
         std::shared_ptr<multihull::detail::Engine> engine;
         std::exception_ptr no_engine;    // why there is none
         std::uint32_t workers = 0;
+        bool crowded = false;
         std::vector<std::byte> settings;                  // until it can be made
         std::size_t missing = 0;                          // values that these name
         std::vector<std::shared_ptr<Arriving>> behind;    // whole tasks that wait for it

@@ -44,6 +44,7 @@ bool Task::ready(std::uint32_t) noexcept {
 bool Task::wait(std::uint32_t, std::int64_t deadline_ns) {
     constexpr std::int64_t kSpinNs = 5'000;
     cluster_->require_usable();
+    if ((word_.load(std::memory_order_acquire) & (kDone | kLocal)) == 0) cluster_->before_waiting(*this, deadline_ns);
     const std::int64_t until = std::min(os::now_ns() + kSpinNs, deadline_ns);
     for (;;) {
         std::uint32_t word = word_.load(std::memory_order_acquire);

@@ -1,5 +1,7 @@
 #include "mpi/transport.hpp"
 
+#include "mpi/wire.hpp"
+
 #include <multihull/error.hpp>
 #include <multihull/mpi.hpp>
 
@@ -14,12 +16,18 @@ namespace multihull::mpi {
 
 namespace {
 
-constexpr int kPacketTag = 1;
-constexpr int kBulkTag = 2;
-constexpr int kMeetingTag = 3;
+constexpr int kBulkTag = 1;
+constexpr int kMeetingTag = 2;
 // MPI 3 counts in int.
 constexpr std::size_t kPiece = std::size_t{1} << 30;
 constexpr std::size_t kSpareBuffers = 16;
+/// Receives of packets that wait at a time, and what each has room for: a full packet and one more record of those that are not bulk.
+constexpr std::size_t kReceives = 8;
+constexpr std::size_t kPacketPiece = kFullPacket + 2 * kBulk;
+/// A packet's tag is its number and whether it goes on in the next one; tags up to 32767 are in every MPI.
+constexpr unsigned kNumbers = 1U << 14;
+
+int tag_of(unsigned number, bool more) { return static_cast<int>(number * 2 + (more ? 1 : 0)); }
 
 void check(int code, const char* what) {
     if (code == MPI_SUCCESS) return;
@@ -40,16 +48,24 @@ Transport::Transport(int spawned, char** argv) {
             "multihull::mpi::Session main's first line, and leave MPI_Init out");
     }
     int provided = 0;
-    // The thread that calls this is MPI's main thread, and the only one that will call it.
-    if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS ||
+    // The thread that calls this is MPI's main thread; others call it only where that is allowed.
+    if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided) != MPI_SUCCESS ||
         provided < MPI_THREAD_FUNNELED) {
         throw StartError("this MPI can't be used by a program with threads: use a build of it that can");
     }
+    any_thread_ = provided >= MPI_THREAD_SERIALIZED;
     gather_ranks(spawned, argv);
     check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     MPI_Comm_rank(comm_, &rank_);
     MPI_Comm_size(comm_, &size_);
-    gone_.resize(static_cast<std::size_t>(size_));
+    check(MPI_Comm_dup(comm_, &packets_), "MPI_Comm_dup");
+    check(MPI_Comm_set_errhandler(packets_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    const auto ranks = static_cast<std::size_t>(size_);
+    gone_.resize(ranks);
+    next_sent_.resize(ranks);
+    next_received_.resize(ranks);
+    begun_.resize(ranks);
+    for (std::size_t i = 0; i < kReceives; ++i) listen_more();
 }
 
 // Those that were spawned come behind those that spawned them.
@@ -79,6 +95,8 @@ void Transport::gather_ranks(int spawned, char** argv) {
 
 Transport::~Transport() {
     if (!ends_together_) return;
+    stop_listening();
+    MPI_Comm_free(&packets_);
     MPI_Comm_free(&comm_);
     MPI_Finalize();
 }
@@ -126,15 +144,30 @@ void Transport::reuse(Bytes buffer) {
 }
 
 void Transport::send_packet(int rank, Bytes packet) {
-    if (traffic_ != nullptr) {
-        ++traffic_->messages_sent;
-        traffic_->bytes_sent += packet.size();
-    }
-    auto kept = std::make_shared<Bytes>(std::move(packet));
-    MPI_Request request = MPI_REQUEST_NULL;
-    check(MPI_Isend(kept->data(), static_cast<int>(kept->size()), MPI_BYTE, rank, kPacketTag, comm_, &request),
-          "MPI_Isend");
-    add(request, [this, kept] { reuse(std::move(*kept)); });
+    struct Kept {
+        Bytes bytes;
+        unsigned pieces = 0;    // that MPI still reads
+    };
+    auto kept = std::make_shared<Kept>(std::move(packet));
+    std::span<const std::byte> rest = kept->bytes;
+    do {
+        const auto piece = rest.first(std::min(rest.size(), kPacketPiece));
+        rest = rest.subspan(piece.size());
+        unsigned& number = next_sent_[static_cast<std::size_t>(rank)];
+        MPI_Request request = MPI_REQUEST_NULL;
+        check(MPI_Isend(piece.data(), static_cast<int>(piece.size()), MPI_BYTE, rank, tag_of(number, !rest.empty()),
+                        packets_, &request),
+              "MPI_Isend");
+        number = (number + 1) % kNumbers;
+        if (traffic_ != nullptr) {
+            ++traffic_->messages_sent;
+            traffic_->bytes_sent += piece.size();
+        }
+        ++kept->pieces;
+        add(request, [this, kept] {
+            if (--kept->pieces == 0) reuse(std::move(kept->bytes));
+        });
+    } while (!rest.empty());
 }
 
 void Transport::send_bulk(int rank, std::span<const std::byte> bytes, std::function<void()> sent) {
@@ -167,53 +200,91 @@ void Transport::receive_bulk(int rank, std::span<std::byte> bytes, std::function
     }
 }
 
-bool Transport::receive_packet(int& rank, Bytes& packet) {
-    look_for_packets();
-    for (auto place = incoming_.begin(); place != incoming_.end(); ++place) {
-        const bool first =
-            std::none_of(incoming_.begin(), place, [&](const Incoming& before) { return before.rank == place->rank; });
-        if (!first) continue;
-        int complete = 0;
-        check(MPI_Test(&place->request, &complete, MPI_STATUS_IGNORE), "MPI_Test");
-        if (complete == 0) continue;
-        rank = place->rank;
-        packet.swap(place->bytes);
-        reuse(std::move(place->bytes));
-        incoming_.erase(place);
-        return true;
-    }
-    return false;
+// Packets that come.
+
+void Transport::listen(std::size_t place) {
+    Incoming& next = incoming_[place];
+    next.here = false;
+    check(MPI_Irecv(next.bytes.get(), static_cast<int>(kPacketPiece), MPI_BYTE, MPI_ANY_SOURCE, MPI_ANY_TAG, packets_,
+                    &requests_[place]),
+          "MPI_Irecv");
 }
 
-void Transport::look_for_packets() {
-    constexpr std::size_t kAtOnce = 16;
-    while (incoming_.size() < kAtOnce) {
-        int found = 0;
-        MPI_Message message = MPI_MESSAGE_NULL;
-        MPI_Status status;
-        check(MPI_Improbe(MPI_ANY_SOURCE, kPacketTag, comm_, &found, &message, &status), "MPI_Improbe");
-        if (found == 0) return;
-        int count = 0;
-        MPI_Get_count(&status, MPI_BYTE, &count);
-        const bool gone = gone_[static_cast<std::size_t>(status.MPI_SOURCE)];
-        auto& list = gone ? abandoned_ : incoming_;
-        Incoming& next = list.emplace_back(Incoming{status.MPI_SOURCE, MPI_REQUEST_NULL, take_buffer()});
-        next.bytes.resize(static_cast<std::size_t>(count));
-        check(MPI_Imrecv(next.bytes.data(), count, MPI_BYTE, &message, &next.request), "MPI_Imrecv");
-        if (traffic_ != nullptr) {
-            ++traffic_->messages_received;
-            traffic_->bytes_received += next.bytes.size();
-        }
+void Transport::listen_more() {
+    const std::size_t place = incoming_.size();
+    incoming_.emplace_back().bytes = std::make_unique_for_overwrite<std::byte[]>(kPacketPiece);
+    requests_.insert(requests_.begin() + static_cast<std::ptrdiff_t>(place), MPI_REQUEST_NULL);
+    listen(place);
+}
+
+void Transport::heard(std::size_t place, const MPI_Status& status) {
+    Incoming& next = incoming_[place];
+    int count = 0;
+    MPI_Get_count(&status, MPI_BYTE, &count);
+    next.size = static_cast<std::size_t>(count);
+    next.rank = status.MPI_SOURCE;
+    next.number = static_cast<unsigned>(status.MPI_TAG) / 2;
+    next.more = status.MPI_TAG % 2 != 0;
+    next.here = true;
+    if (traffic_ != nullptr) {
+        ++traffic_->messages_received;
+        traffic_->bytes_received += next.size;
     }
+    if (gone_[static_cast<std::size_t>(next.rank)]) listen(place);
+}
+
+// What was being read is not needed any more.
+void Transport::let_go() {
+    if (!lent_) return;
+    listen(*lent_);
+    lent_.reset();
+}
+
+bool Transport::receive_packet(int& rank, std::span<const std::byte>& packet) {
+    let_go();
+    for (std::size_t i = 0; i < incoming_.size(); ++i) {
+        Incoming& next = incoming_[i];
+        const auto sender = static_cast<std::size_t>(next.rank);
+        if (!next.here || next.number != next_received_[sender]) continue;
+        next_received_[sender] = (next.number + 1) % kNumbers;
+        const std::span<const std::byte> piece(next.bytes.get(), next.size);
+        Bytes& begun = begun_[sender];
+        if (!next.more && begun.empty()) {
+            rank = next.rank;
+            packet = piece;
+            next.here = false;
+            lent_ = i;
+            return true;
+        }
+        begun.insert(begun.end(), piece.begin(), piece.end());
+        const bool whole = !next.more;
+        rank = next.rank;
+        listen(i);
+        if (whole) {
+            assembled_ = std::exchange(begun, {});
+            packet = assembled_;
+            return true;
+        }
+        i = std::size_t(-1);    // the next piece may be in an earlier place
+    }
+    return false;
 }
 
 void Transport::give_up(int rank) {
     give_up_the_end();
     gone_[static_cast<std::size_t>(rank)] = true;
-    for (auto place = incoming_.begin(); place != incoming_.end();) {
-        const auto next = std::next(place);
-        if (place->rank == rank) abandoned_.splice(abandoned_.end(), incoming_, place);
-        place = next;
+    for (std::size_t i = 0; i < incoming_.size(); ++i) {
+        if (incoming_[i].here && incoming_[i].rank == rank) listen(i);
+    }
+    listen_more();    // half a packet of that rank may keep one of the receives for ever
+}
+
+// MPI wants every request ended before it ends.
+void Transport::stop_listening() noexcept {
+    for (std::size_t i = 0; i < incoming_.size(); ++i) {
+        if (requests_[i] == MPI_REQUEST_NULL) continue;
+        MPI_Cancel(&requests_[i]);
+        MPI_Wait(&requests_[i], MPI_STATUS_IGNORE);
     }
 }
 
@@ -223,25 +294,33 @@ void Transport::add(MPI_Request request, std::function<void()> done) {
 }
 
 bool Transport::progress() {
-    if (requests_.empty()) return false;
+    let_go();
     completed_.resize(requests_.size());
+    statuses_.resize(requests_.size());
     int count = 0;
     check(MPI_Testsome(static_cast<int>(requests_.size()), requests_.data(), &count, completed_.data(),
-                       MPI_STATUSES_IGNORE),
+                       statuses_.data()),
           "MPI_Testsome");
     if (count <= 0) return false;    // MPI_UNDEFINED is negative
+    const std::size_t receives = incoming_.size();
     std::vector<std::function<void()>> done;
-    for (int i = 0; i < count; ++i) {
-        done.push_back(std::move(done_[static_cast<std::size_t>(completed_[static_cast<std::size_t>(i)])]));
+    for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+        const auto place = static_cast<std::size_t>(completed_[i]);
+        if (place < receives) {
+            heard(place, statuses_[i]);
+        } else {
+            done.push_back(std::move(done_[place - receives]));
+        }
     }
+    if (done.empty()) return true;
     std::size_t kept = 0;
-    for (std::size_t i = 0; i < requests_.size(); ++i) {
-        if (requests_[i] == MPI_REQUEST_NULL) continue;
-        requests_[kept] = requests_[i];
+    for (std::size_t i = 0; i < done_.size(); ++i) {
+        if (requests_[receives + i] == MPI_REQUEST_NULL) continue;
+        requests_[receives + kept] = requests_[receives + i];
         if (kept != i) done_[kept] = std::move(done_[i]);
         ++kept;
     }
-    requests_.resize(kept);
+    requests_.resize(receives + kept);
     done_.resize(kept);
     for (const auto& call : done) call();    // they may add more
     return true;

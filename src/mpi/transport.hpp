@@ -1,10 +1,13 @@
 // MPI as the rest of the component sees it: packets and bulk between this rank and others, none of which ever blocks.
 //
-// Used by one thread, the one that made it.
+// Used by one thread at a time: by the one that made it, and, where MPI allows that (any_thread), by others.
 //
-// A packet is a message of records (wire.hpp), bounded in size. What is too big to be copied into one is announced there and
-// travels behind it as bulk, from where it lies to where it is wanted. MPI keeps the order of bulk between two ranks, so it needs no name:
-// whoever reads the announcements asks for it in their order.
+// A packet is a message of records (wire.hpp). What is too big to be copied into one is announced there and travels behind it as bulk, from
+// where it lies to where it is wanted. MPI keeps the order of bulk between two ranks, so it needs no name: whoever reads the announcements
+// asks for it in their order.
+//
+// Packets are received into memory that MPI has beforehand: it need not be asked twice, once whether there is one and once for it. Several
+// receives wait at a time, of which a later one may be done before an earlier one, so packets bear numbers.
 #pragma once
 
 #include <mpi.h>
@@ -12,7 +15,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <list>
+#include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -33,6 +37,8 @@ public:
 
     int rank() const noexcept { return rank_; }
     int size() const noexcept { return size_; }
+    /// Whether threads that take turns may call MPI.
+    bool any_thread() const noexcept { return any_thread_; }
 
     // While all ranks meet: these wait for one another.
     void broadcast(std::span<std::byte> bytes);
@@ -48,12 +54,13 @@ public:
     /// The bytes must stay as they are until `sent` is called.
     void send_bulk(int rank, std::span<const std::byte> bytes, std::function<void()> sent);
     void receive_bulk(int rank, std::span<std::byte> bytes, std::function<void()> arrived);
-    /// A packet that has come; false when there is none. Those of one rank come in their order.
-    bool receive_packet(int& rank, Bytes& packet);
+    /// A packet that has come; false when progress() has heard of no other. Those of one rank come in their order. The bytes stay until the
+    /// next call of this function or of progress().
+    bool receive_packet(int& rank, std::span<const std::byte>& packet);
     /// Completes what can be; false when there was nothing.
     bool progress();
     /// Whether something is on its way.
-    bool busy() const noexcept { return !requests_.empty(); }
+    bool busy() const noexcept { return !done_.empty(); }
 
     /// A rank is gone: nobody can end MPI together with it.
     void give_up_the_end() noexcept { ends_together_ = false; }
@@ -62,29 +69,44 @@ public:
     void count_into(Traffic& traffic) noexcept { traffic_ = &traffic; }
 
 private:
-    /// A packet that is on its way: one that is longer than MPI sends unasked needs its sender's help to come.
+    /// A receive, and what it received.
     struct Incoming {
+        std::unique_ptr<std::byte[]> bytes;
+        std::size_t size = 0;
         int rank = 0;
-        MPI_Request request = MPI_REQUEST_NULL;
-        Bytes bytes;
+        unsigned number = 0;
+        bool more = false;    // the packet goes on in the next one
+        bool here = false;
     };
 
     void gather_ranks(int spawned, char** argv);
     void add(MPI_Request request, std::function<void()> done);
-    void look_for_packets();
+    void listen(std::size_t place);
+    void listen_more();
+    void heard(std::size_t place, const MPI_Status& status);
+    void stop_listening() noexcept;
+    void let_go();
 
     MPI_Comm comm_ = MPI_COMM_NULL;
+    MPI_Comm packets_ = MPI_COMM_NULL;    // where every tag is a packet's number
     int rank_ = 0;
     int size_ = 1;
+    bool any_thread_ = false;
     bool ends_together_ = true;
     Traffic* traffic_ = nullptr;
-    std::vector<MPI_Request> requests_;
-    std::vector<std::function<void()>> done_;    // of each request
+    std::vector<Incoming> incoming_;
+    std::vector<MPI_Request> requests_;          // first those of incoming_
+    std::vector<std::function<void()>> done_;    // of each other request
     std::vector<Bytes> spare_;
     std::vector<int> completed_;
-    std::list<Incoming> incoming_;     // in the order in which they were sent
-    std::list<Incoming> abandoned_;    // of ranks that are gone: MPI still has their memory
-    std::vector<bool> gone_;           // by rank
+    std::vector<MPI_Status> statuses_;
+    std::optional<std::size_t> lent_;    // of incoming_: its bytes are being read
+    Bytes assembled_;                    // the same
+    // By rank.
+    std::vector<unsigned> next_sent_;
+    std::vector<unsigned> next_received_;
+    std::vector<Bytes> begun_;    // a packet in several pieces
+    std::vector<bool> gone_;
 };
 
 }    // namespace multihull::mpi

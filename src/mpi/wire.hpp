@@ -48,8 +48,9 @@ enum class Say : std::uint8_t {
 struct OpenHead {
     std::uint32_t cluster;
     std::uint32_t workers;
-    std::uint32_t size;      ///< Of the settings.
-    std::uint32_t values;    ///< How many values the settings name; their numbers come behind them.
+    std::uint32_t crowded;    ///< There are more threads that wait awake than processors.
+    std::uint32_t size;       ///< Of the settings.
+    std::uint32_t values;     ///< How many values the settings name; their numbers come behind them.
 };
 
 enum class CallBytes : std::uint8_t {

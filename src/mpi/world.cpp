@@ -49,7 +49,8 @@ World::World(Arrival arrival, SessionOptions options, char** argv) : options_(op
 }
 
 World::~World() {
-    the_world.store(nullptr, std::memory_order_release);
+    the_world.store(nullptr, std::memory_order_seq_cst);
+    while (guests_at_work() != 0) ::sched_yield();
     broadcasts_->finish();
     watch_->stop();
     ending_.store(true);
@@ -57,8 +58,10 @@ World::~World() {
     thread_.join();
 }
 
+World* World::current_or_null() noexcept { return the_world.load(std::memory_order_seq_cst); }
+
 World& World::current() {
-    World* const world = the_world.load(std::memory_order_acquire);
+    World* const world = current_or_null();
     if (world == nullptr) {
         throw Error(
             "there is no MPI session: make multihull::mpi::Session session(argc, argv) main's first line, and keep it "
@@ -97,6 +100,8 @@ void World::run(Arrival arrival, char** argv) {
         transport.reset();
         std::exit(status);
     }
+    transport_ = transport.get();
+    takes_guests_ = transport->any_thread();
     transport->count_into(counted_);
     outboxes_.resize(size());
     lost_.resize(size());
@@ -114,12 +119,16 @@ void World::run(Arrival arrival, char** argv) {
         changed_.notify_all();
     }
     try {
-        conduct(*transport);
+        conduct();
     } catch (const std::exception& error) {
         const auto why =
             std::make_exception_ptr(BrokenPool(std::string("MPI can't be used any more: ") + error.what()));
         log(LogLevel::error, error.what());
-        transport->give_up_the_end();
+        {
+            const std::lock_guard baton(baton_);
+            takes_guests_ = false;
+            transport->give_up_the_end();
+        }
         const std::lock_guard guard(mutex_);
         failed_ = why;
         for (const auto& [number, cluster] : clusters_) {
@@ -129,84 +138,6 @@ void World::run(Arrival arrival, char** argv) {
     const std::lock_guard guard(answers_mutex_);
     over_ = true;
     answered_.notify_all();
-}
-
-void World::conduct(Transport& transport) {
-    Poll poll;
-    bool told_the_end = false;
-    for (;;) {
-        const std::uint32_t epoch = epoch_.load(std::memory_order_seq_cst);
-        bool did = transport.progress();
-        did |= receive(transport);
-        did |= pump_clusters();
-        if (ending_.load(std::memory_order_relaxed) && !std::exchange(told_the_end, true)) {
-            const bool together = std::find(lost_.begin(), lost_.end(), true) == lost_.end();
-            for (std::uint32_t rank = 1; rank < size(); ++rank) {
-                if (lost_[rank]) continue;
-                post(rank, [&](Packet& packet) {
-                    packet.put(Say::end);
-                    packet.put(static_cast<std::uint8_t>(together));
-                });
-            }
-        }
-        did |= flush(transport);
-        if (any_died_.load(std::memory_order_relaxed)) look_for_lost(transport);
-        if (told_the_end && (!transport.busy() || !did)) {
-            const bool any_lost = std::find(lost_.begin(), lost_.end(), true) != lost_.end();
-            if (!transport.busy() || any_lost) break;
-        }
-        const std::int64_t now = os::now_ns();
-        if (did) {
-            poll.something_happened(now);
-            continue;
-        }
-        const bool waits = transport.busy() || told_the_end || expects_answers() || clusters_expect();
-        sleep(epoch, waits ? poll.pause_ns(now) : os::kNever);
-        if (!waits) poll.something_happened(os::now_ns());
-    }
-}
-
-bool World::clusters_expect() {
-    const std::lock_guard guard(mutex_);
-    return std::any_of(clusters_.begin(), clusters_.end(), [](const auto& entry) { return entry.second->expects(); });
-}
-
-bool World::expects_answers() {
-    const std::lock_guard guard(answers_mutex_);
-    return !questions_.empty();
-}
-
-void World::sleep(std::uint32_t epoch, std::int64_t pause_ns) {
-    if (pause_ns == 0) {
-        ::sched_yield();
-        return;
-    }
-    sleeping_.store(1, std::memory_order_seq_cst);
-    if (epoch_.load(std::memory_order_seq_cst) == epoch) {
-        os::futex_wait(epoch_, epoch, pause_ns == os::kNever ? os::kNever : os::now_ns() + pause_ns);
-    }
-    sleeping_.store(0, std::memory_order_seq_cst);
-}
-
-void World::wake() noexcept {
-    epoch_.fetch_add(1, std::memory_order_seq_cst);
-    if (sleeping_.load(std::memory_order_seq_cst) != 0) os::futex_wake(epoch_, 1);
-}
-
-bool World::pump_clusters() {
-    bool did = false;
-    std::vector<std::shared_ptr<Cluster>> over;    // let go when the lock is gone
-    const std::lock_guard guard(mutex_);
-    for (auto place = clusters_.begin(); place != clusters_.end();) {
-        did |= place->second->pump();
-        if (place->second->over()) {
-            over.push_back(std::move(place->second));
-            place = clusters_.erase(place);
-        } else {
-            ++place;
-        }
-    }
-    return did;
 }
 
 // What others left for ranks.
@@ -265,13 +196,12 @@ bool World::receive(Transport& transport) {
     constexpr int kAtOnce = 64;
     bool any = false;
     int rank = 0;
-    Transport::Bytes packet;
+    std::span<const std::byte> packet;
     for (int i = 0; i < kAtOnce && transport.receive_packet(rank, packet); ++i) {
         read_packet(transport, static_cast<std::uint32_t>(rank), packet);
         any = true;
     }
     if (any) {
-        transport.reuse(std::move(packet));
         const std::lock_guard guard(traffic_mutex_);
         traffic_ = counted_;
     }

@@ -1,12 +1,14 @@
-// Rank 0's side of a session: one thread that calls MPI (the conductor), and what others leave for it.
+// Rank 0's side of a session: one thread that calls MPI (the conductor), and what others leave for it. A thread that waits for a task may be
+// a guest for a while, and do the conductor's work itself instead of waking it and being woken.
 //
 // Thread-safe. There is one at a time. A forked child has no conductor: what it does with the parent's clusters throws.
 //
 // Invariants
-// (1) Only the conductor calls MPI and changes what it knows of the transport.
+// (1) Only who holds baton_, the conductor or its one guest, calls MPI and changes what is marked as the conductor's. The conductor does not
+//     hold it while it sleeps, and stands by while there is a guest: README.md, Threads.
 // (2) Records for one rank leave in the order in which they were posted, and bulk in the order of its announcements.
 // (3) Who sleeps in wait_for() is answered: by the rank, or, when the rank is lost or the session over, with no.
-// (4) Locks are taken in this order: a cluster's, that of broadcasts_, then outbox_mutex_. Neither is held while MPI is called.
+// (4) Locks are taken in this order: baton_, mutex_, a cluster's, that of broadcasts_, outbox_mutex_. Only baton_ is held while MPI is called.
 #pragma once
 
 #include "mpi/meeting.hpp"
@@ -92,6 +94,12 @@ public:
 
     /// Has the conductor look at what is new.
     void wake() noexcept;
+    /// The same; while the conductor does not work, in the calling thread. Not with a cluster's lock held.
+    void give_out_now() noexcept;
+    /// Does the conductor's work until the word has one of the bits, or there is nothing to do for a while, or the deadline has passed. Returns
+    /// at once where there is a guest, or no session. Not with a lock held.
+    static void work_until(const std::atomic<std::uint32_t>& word, std::uint32_t bits,
+                           std::int64_t deadline_ns) noexcept;
     std::exception_ptr translate(std::uint32_t rank, std::exception_ptr error) const {
         return meeting_.translate(rank, std::move(error));
     }
@@ -108,11 +116,18 @@ private:
     };
 
     void run(Arrival arrival, char** argv);
-    void conduct(Transport& transport);
+    enum class Conductor : std::uint32_t { works, sleeps, stands_by };
+
+    static World* current_or_null() noexcept;
+    void conduct();
+    bool turn();
+    bool give_out();
     bool receive(Transport& transport);
     void read_packet(Transport& transport, std::uint32_t rank, std::span<const std::byte> bytes);
     bool flush(Transport& transport);
     bool pump_clusters();
+    bool expects();
+    bool something_came() const noexcept;
     bool clusters_expect();
     bool expects_answers();
     void look_for_lost(Transport& transport);
@@ -120,6 +135,12 @@ private:
     void announce_modules();
     std::shared_ptr<Cluster> cluster(std::uint32_t number);
     void sleep(std::uint32_t epoch, std::int64_t pause_ns);
+    void stand_by();
+    bool enter() noexcept;
+    void leave() noexcept;
+    bool as_guest(bool (World::*work)()) noexcept;
+    bool has_guest() const noexcept { return guest_.load(std::memory_order_seq_cst); }
+    static int guests_at_work() noexcept;
 
     const SessionOptions options_;
     Meeting meeting_;
@@ -146,16 +167,23 @@ private:
     std::uint64_t next_question_ = 1;
     bool over_ = false;
 
+    std::mutex baton_;
+    std::atomic<bool> guest_{false};                // there is one, or about to be
+    std::atomic<bool> takes_guests_{false};         // this MPI may be called by one thread after the other
+    std::atomic<std::uint32_t> guests_waits_{0};    // how often one came to wait
+    std::exception_ptr guests_failure_;             // with baton_ held
     std::atomic<std::uint32_t> epoch_{0};
-    std::atomic<std::uint32_t> sleeping_{0};
+    std::atomic<Conductor> conductor_{Conductor::works};
     std::atomic<bool> ending_{false};
     std::shared_ptr<RankWatch> watch_;
     std::unique_ptr<std::atomic<bool>[]> died_;    // by rank
     std::atomic<bool> any_died_{false};
     std::vector<bool> lost_;    // by rank; written by the conductor, with mutex_ held
     std::size_t announced_modules_ = 0;
+    bool told_the_end_ = false;    // the conductor's
 
-    Traffic counted_;    // the conductor's
+    Transport* transport_ = nullptr;    // the conductor's
+    Traffic counted_;                   // the conductor's
     mutable std::mutex traffic_mutex_;
     Traffic traffic_;
 };

@@ -72,6 +72,7 @@ shm::Offset make_home(const PoolOptions& options) {
     const std::size_t cpus = os::usable_cpus();
     header.owner_number = region.own_number();
     header.cpus = static_cast<std::uint32_t>(cpus);
+    header.idle_worker = cpus > 1 ? IdleWorker::watches : IdleWorker::sleeps;
     header.worker_count = static_cast<std::uint32_t>(options.processes);
     header.inner_cpus = static_cast<std::uint32_t>(inner_share(options.processes, cpus));
     header.inner_threads = static_cast<std::uint32_t>(options.inner_max_num_threads.value_or(header.inner_cpus));

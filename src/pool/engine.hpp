@@ -55,6 +55,8 @@ public:
 
     /// Starts the workers; apart from the constructor because they need a shared_ptr to this.
     void start();
+    /// Before start(): there are fewer processors than threads that want them.
+    void idle_workers_give_way() noexcept { home_.header.idle_worker = IdleWorker::gives_way; }
 
     std::uint32_t submit(Token token, CallBuffer& buffer, const TaskOptions* options);
     std::shared_ptr<Completion> submit_map(CallBuffer& call, MapPlan plan, const TaskOptions* options);

@@ -132,6 +132,13 @@ struct alignas(64) WorkerSlot {
 
 inline constexpr std::uint64_t kResume = ~std::uint64_t{0};
 
+/// What a worker with nothing to do does for a moment before it sleeps, if no other does so.
+enum class IdleWorker : std::uint32_t {
+    sleeps,       ///< That moment is left out: there is one processor.
+    watches,      ///< Waits awake.
+    gives_way,    ///< Waits awake, and lets others run each time it has looked.
+};
+
 struct PoolHeader {
     enum Mode : std::uint32_t { open = 0, closing = 1, stopped = 2 };
 
@@ -150,6 +157,7 @@ struct PoolHeader {
     std::uint64_t exit_size;
     std::uint32_t owner_number;    ///< Of the process that made the pool.
     std::uint32_t cpus;
+    IdleWorker idle_worker;
     std::uint32_t worker_count;
     std::uint32_t inner_cpus;        ///< A worker's share of the processors.
     std::uint32_t inner_threads;     ///< For libraries with threads of their own; 0: what they like.

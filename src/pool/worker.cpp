@@ -24,6 +24,7 @@
 #include <cstring>
 #include <new>
 #include <optional>
+#include <sched.h>
 #include <unistd.h>
 
 namespace multihull::detail {
@@ -133,13 +134,16 @@ private:
 
     // Waits awake for a moment, if no other worker does. True when there may be something to do.
     bool spin() {
-        if (header_.cpus < 2) return false;
+        if (header_.idle_worker == IdleWorker::sleeps) return false;
         std::uint32_t nobody = 0;
         if (!header_.spinner.compare_exchange_strong(nobody, index_ + 1, std::memory_order_seq_cst)) return false;
         const std::int64_t until = os::now_ns() + kSpinNs;
+        const bool gives_way = header_.idle_worker == IdleWorker::gives_way;
+        const int turns = gives_way ? 1 : 16;    // before it looks at the clock
         bool found = false;
         do {
-            for (int i = 0; i < 16 && !found; ++i) {
+            if (gives_way) ::sched_yield();
+            for (int i = 0; i < turns && !found; ++i) {
                 os::relax_cpu();
                 found = !queue_empty() || header_.mode.load(std::memory_order_relaxed) != PoolHeader::open;
             }

@@ -228,6 +228,22 @@ TEST(Ranks, settings_and_the_initializer_travel) {
     EXPECT_THROW(broken.submit([] {}).get(), multihull::BrokenPool);
 }
 
+TEST(Ranks, a_packet_may_be_longer_than_what_one_receive_has_room_for) {
+    static std::size_t prepared = 0;
+    std::string text(500'000, 'x');
+    for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>('a' + i % 23);
+    // Settings are never bulk. Others follow at once.
+    const auto prepare = [](std::string_view got) {
+        for (std::size_t i = 0; i < got.size(); ++i) prepared += got[i] == static_cast<char>('a' + i % 23) ? 1 : 0;
+    };
+    for (int round = 0; round < 3; ++round) {
+        PoolExecutor executor({.processes = 1, .initializer = multihull::call(prepare, text)});
+        std::vector<multihull::Future<std::size_t>> futures;
+        for (int i = 0; i < 50; ++i) futures.push_back(executor.submit([] { return prepared; }));
+        for (const auto& future : futures) EXPECT_EQ(future.get(), text.size());
+    }
+}
+
 TEST(Ranks, what_is_memory_of_one_machine_is_refused) {
     PoolExecutor executor(2);
     multihull::Lock lock;
@@ -317,6 +333,44 @@ TEST(Ranks, many_tasks_from_many_threads_with_callbacks) {
     for (auto& thread : threads) thread.join();
     executor.shutdown();
     EXPECT_EQ(called, 600);
+}
+
+// Who waits for one task does the conductor's work meanwhile; the conductor must be back for what nobody waits for.
+TEST(Ranks, what_nobody_waits_for_ends_after_one_task_at_a_time) {
+    PoolExecutor executor(2);
+    for (int round = 0; round < 100; ++round) {
+        for (int i = 0; i < 10; ++i) ASSERT_EQ(executor.submit([](int x) { return x + 1; }, i).get(), i + 1);
+        std::atomic<int> called{0};
+        auto future = executor.submit([] {});
+        future.add_done_callback([&](const auto&) {
+            called = 1;
+            called.notify_all();
+        });
+        called.wait(0);
+    }
+}
+
+TEST(Ranks, one_task_at_a_time_from_many_threads) {
+    PoolExecutor executor(2);
+    std::atomic<int> right{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t) {
+        threads.emplace_back([&, t] {
+            for (int i = 0; i < 500; ++i) {
+                const auto pause = std::chrono::microseconds(i % 50 == t ? 2'000 : 0);
+                auto future = executor.submit(
+                    [](int x, std::chrono::microseconds time) {
+                        if (time.count() != 0) std::this_thread::sleep_for(time);
+                        return x;
+                    },
+                    i, pause);
+                if (i % 3 == 0) static_cast<void>(future.wait_for(std::chrono::microseconds(i % 100)));
+                right += future.get() == i ? 1 : 0;
+            }
+        });
+    }
+    for (auto& thread : threads) thread.join();
+    EXPECT_EQ(right, 2000);
 }
 
 TEST(Ranks, a_parallel_loop_runs_on_all_of_them) {
