@@ -1,19 +1,14 @@
 #include <multihull/queue.hpp>
 
 #include "channel/patience.hpp"
-#include "channel/queue_layout.hpp"
+#include "channel/queue_parts.hpp"
 #include "os/clock.hpp"
 #include "os/fault.hpp"
 #include "os/futex.hpp"
 #include "os/memory.hpp"
 #include "shm/pins.hpp"
-#include "sync/wait.hpp"
 
-#include <algorithm>
-#include <bit>
 #include <cstring>
-#include <new>
-#include <string>
 
 namespace multihull {
 
@@ -23,14 +18,8 @@ namespace {
 
 constexpr std::uint32_t kQueues = 1U << static_cast<std::uint32_t>(shm::ObjectKind::queue);
 
-QueueData& data_of(shm::ObjectHead& head) { return *reinterpret_cast<QueueData*>(&head + 1); }
-shm::ObjectHead& head_of(QueueData& data) { return *(reinterpret_cast<shm::ObjectHead*>(&data) - 1); }
-
 // Whose the pins of a message are while it is in the queue; `total` is its place among all.
 shm::PinOwner pin_owner(std::uint32_t index, std::uint64_t total) { return {shm::kOfObject | index, 0, total}; }
-
-// A process that is killed leaves the stores before some instruction and none behind it. This keeps the compiler from moving them.
-void in_order() { std::atomic_signal_fence(std::memory_order_seq_cst); }
 
 std::size_t ring_slots(std::uint32_t ring) { return kFirstSlots << ring; }
 
@@ -38,55 +27,6 @@ constexpr std::uint64_t kPositionMask = (std::uint64_t{1} << 48) - 1;
 std::uint64_t progress_of(const Place& place) {
     return std::uint64_t{place.hops & 0xffff} << 48 | (place.position & kPositionMask);
 }
-
-Block* block_at(const QueueData& data, std::uint32_t index) {
-    return shm::Region::instance().at<Block>(data.blocks) + index;
-}
-
-void free_block_locked(QueueData& data, std::uint32_t index) {
-    Block& block = *block_at(data, index);
-    block.next = data.free_blocks[block.size_class];
-    block.state.store(Block::free, std::memory_order_relaxed);
-    os::kill_point(os::KillPoint::block_freed);
-    data.free_blocks[block.size_class] = index + 1;
-}
-
-// After an owner of block_lock has died: the states are the truth, everything else follows from them.
-void repair_blocks(QueueData& data) {
-    data.free_blocks.fill(0);
-    for (std::uint32_t i = 0; i < data.block_count.load(std::memory_order_relaxed); ++i) {
-        const Block& block = *block_at(data, i);
-        if (block.state.load(std::memory_order_relaxed) == Block::free) free_block_locked(data, i);
-        const std::uint64_t end = block.place + (std::uint64_t{1} << block.size_class);
-        if (block.place >= data.carve_begin && end <= data.carve_end) data.carve_at = std::max(data.carve_at, end);
-    }
-}
-
-// One of the queue's own locks. Who comes after a dead owner makes its note come true.
-class Hold {
-public:
-    using Repair = void (*)(QueueData&);
-    Hold(QueueData& data, shm::RobustLock& lock, shm::ThreadId self, Repair repair) noexcept
-        : lock_(lock), self_(self) {
-        // A recovery that has it already was cut off by a death, and this one is in its place.
-        if (lock.lock(self, os::kNever) != shm::Acquired::yes) {
-            repair(data);
-            lock.mark_consistent(self);
-        }
-    }
-    ~Hold() { lock_.unlock(self_); }
-    Hold(const Hold&) = delete;
-    Hold& operator=(const Hold&) = delete;
-
-private:
-    shm::RobustLock& lock_;
-    shm::ThreadId self_;
-};
-
-class HoldBlocks : Hold {
-public:
-    HoldBlocks(QueueData& data, shm::ThreadId self) noexcept : Hold(data, data.block_lock, self, repair_blocks) {}
-};
 
 // A message that did not get all the way in, or that was taken by one who died over it, is its process's own: the recovery of that
 // process, which comes here first, gives the block and the pins back. Freeing them here would be wrong: whoever dies between that and
@@ -136,14 +76,7 @@ void recover(shm::ObjectHead& head, std::uint32_t number) {
     for (shm::RobustLock* lock : {&data.put_lock, &data.take_lock, &data.block_lock}) lock->recover(number);
     { const Hold hold(data, data.put_lock, shm::kRecoverer, repair_put); }
     { const Hold hold(data, data.take_lock, shm::kRecoverer, repair_take); }
-    if (data.blocks != 0) {
-        const HoldBlocks hold(data, shm::kRecoverer);
-        for (std::uint32_t i = 0; i < data.block_count.load(std::memory_order_relaxed); ++i) {
-            if (block_at(data, i)->state.load(std::memory_order_relaxed) == (Block::loaned | number << 8)) {
-                free_block_locked(data, i);
-            }
-        }
-    }
+    recover_blocks(data, number);
     if (data.joinable != 0) {
         const std::uint16_t taken = data.taken_by[number].load(std::memory_order_relaxed);
         const auto left = static_cast<std::uint16_t>(taken - data.done_by[number].load(std::memory_order_relaxed));
@@ -197,6 +130,7 @@ public:
         }
         const std::size_t slots = (sizeof(SlotHead) + bytes + kSlotSize - 1) / kSlotSize;
         Place place = data_.put_at[total % 2];
+        check_ring(place.ring);
         if (!make_room(place, slots, total)) return Done::no_memory;
         SlotHead* const target = slot(place.ring, place.position);
         *target = head;
@@ -224,6 +158,7 @@ public:
             if (taken == data_.known_put) return false;
         }
         Place place = data_.take_at[taken % 2];
+        check_ring(place.ring);
         left_ring_ = 0;
         const SlotHead* const slot = next_message(place);
         const SlotHead head = *slot;    // putters may overwrite the slot as soon as `progress` says so
@@ -265,6 +200,10 @@ private:
         if (head.kind != SlotHead::message && head.kind != SlotHead::big_message) damaged();
         if (head.kind == SlotHead::message && head.size > kMaxInlineMessage) damaged();
         return head.kind == SlotHead::message ? head.size : 0;
+    }
+    // Of what stands in memory that others write, too: a wrong one would lead out of the queue.
+    void check_ring(std::uint32_t ring) const {
+        if (ring >= kRings || (ring != 0 && data_.rings[ring] == 0)) damaged();
     }
     [[noreturn]] static void damaged() { detail::throw_damaged("a queue's memory was overwritten"); }
 
@@ -357,7 +296,7 @@ private:
                 place.position += size - (place.position & (size - 1));
             } else if (head->kind == SlotHead::hop) {
                 const std::uint32_t ring = head->size;
-                if (ring >= kRings || (ring != 0 && data_.rings[ring] == 0)) damaged();
+                check_ring(ring);
                 left_ring_ = place.ring;
                 place = {0, place.hops + 1, ring};
             } else {
@@ -451,18 +390,15 @@ bool put_message(const ObjectRef& object, const SlotHead& head, std::size_t byte
                  std::int64_t deadline, Fill fill) {
     Access access(object);
     QueueData& data = access.data();
-    bool swept = false;
     for (;;) {
-        const auto done = access.try_put(head, bytes, block, fill);
+        auto done = Access::Done::no_memory;
+        channel::with_memory([&] {
+            done = access.try_put(head, bytes, block, fill);
+            return done != Access::Done::no_memory;
+        });
         if (done == Access::Done::closed)
             throw QueueClosed("the queue was closed: nothing can be put into it any more");
         if (done == Access::Done::yes) break;
-        if (done == Access::Done::no_memory) {
-            if (swept) throw std::bad_alloc();
-            shm::Region::instance().sweep_dead();
-            swept = true;
-            continue;
-        }
         if (deadline == 0) return false;
         const auto ready = [&] { return access.has_room() || access.is_closed(); };
         if (channel::Patience::wait_awake(ready)) continue;
@@ -533,95 +469,6 @@ bool QueueCore::take(QueueMessage& message, std::int64_t deadline) const {
     return true;
 }
 
-namespace {
-
-// One more block of that size, for who has none to use again; its index and 1, or 0 where there is no memory for it. Under block_lock.
-std::uint32_t make_block(const Access& access, const SharedObject& object, std::uint32_t size_class) {
-    QueueData& data = access.data();
-    if (data.blocks == 0) {
-        data.blocks = shm::try_claim_for(object, sizeof(Block) * channel::kMaxBlocks);
-        if (data.blocks == 0) return 0;
-    }
-    const std::uint32_t index = data.block_count.load(std::memory_order_relaxed);
-    if (index == channel::kMaxBlocks) return 0;
-    const std::size_t capacity = std::size_t{1} << size_class;
-    shm::Offset place = 0;
-    if (capacity >= shm::kExtentSize) {
-        place = shm::try_claim_for(object, capacity);
-        if (place == 0) return 0;
-    } else {
-        if (data.carve_end - data.carve_at < capacity) {
-            const shm::Offset extent = shm::try_claim_for(object, shm::kExtentSize);
-            if (extent == 0) return 0;
-            data.carve_end = 0;    // nothing can be cut off until all three are there
-            channel::in_order();
-            data.carve_begin = extent;
-            data.carve_at = extent;
-            channel::in_order();
-            data.carve_end = extent + shm::kExtentSize;
-        }
-        place = data.carve_at;
-    }
-    Block& block = *channel::block_at(data, index);
-    block.place = place;
-    block.size_class = size_class;
-    block.state.store(Block::loaned | access.number() << 8, std::memory_order_relaxed);
-    data.block_count.store(index + 1, std::memory_order_release);
-    os::kill_point(os::KillPoint::block_loaned);
-    channel::in_order();
-    if (capacity < shm::kExtentSize) data.carve_at = place + capacity;
-    return index + 1;
-}
-
-// A block of that size, this process's own; its index and 1, or 0 where there is no memory for it.
-std::uint32_t take_block(const Access& access, const SharedObject& object, std::uint32_t size_class) {
-    QueueData& data = access.data();
-    const channel::HoldBlocks hold(data, access.self());
-    const std::uint32_t first = data.free_blocks[size_class];
-    if (first == 0) return make_block(access, object, size_class);
-    Block& block = *channel::block_at(data, first - 1);
-    block.state.store(Block::loaned | access.number() << 8, std::memory_order_relaxed);
-    os::kill_point(os::KillPoint::block_loaned);
-    data.free_blocks[size_class] = block.next;
-    return first;
-}
-
-}    // namespace
-
-QueueBlock QueueCore::loan(std::size_t size) const {
-    const Access access(object_);
-    const auto size_class = std::max(channel::kMinBlockClass,
-                                     static_cast<std::uint32_t>(std::bit_width(std::max<std::size_t>(size, 1) - 1)));
-    if (size_class >= channel::kBlockClasses) throw std::bad_alloc();
-    std::uint32_t block = take_block(access, *object_, size_class);
-    if (block == 0) {
-        shm::Region::instance().sweep_dead();
-        block = take_block(access, *object_, size_class);
-        if (block == 0) throw std::bad_alloc();
-    }
-    std::byte* const place = shm::Region::instance().at(channel::block_at(access.data(), block - 1)->place);
-    return {object_, block - 1, {place, std::size_t{1} << size_class}};
-}
-
-QueueBlock::~QueueBlock() {
-    if (queue_ == nullptr) return;
-    auto& data = channel::data_of(queue_->head());
-    const shm::ThreadId self = shm::this_thread();
-    const channel::HoldBlocks hold(data, self);
-    // A forked child's copy is not the child's to give back.
-    auto& state = channel::block_at(data, index_)->state;
-    if (state.load(std::memory_order_relaxed) == (Block::loaned | (self & shm::kNumberMask) << 8)) {
-        channel::free_block_locked(data, index_);
-    }
-}
-
-std::span<std::byte> QueueWriter::grow(std::span<const std::byte> used, std::size_t capacity) {
-    QueueBlock fresh = core_.loan(capacity);
-    if (!used.empty()) std::memcpy(fresh.bytes().data(), used.data(), used.size());
-    block_ = std::move(fresh);
-    return block_.bytes();
-}
-
 std::size_t QueueCore::qsize() const noexcept {
     const auto& data = channel::data_of(object_->head());
     const std::uint64_t taken = data.taken_total.load(std::memory_order_acquire);
@@ -642,55 +489,6 @@ bool QueueCore::closed() const noexcept {
     return channel::data_of(object_->head()).closed.load(std::memory_order_acquire) != 0;
 }
 
-namespace {
-
-bool all_done(const QueueData& data) {
-    const std::uint32_t highest = shm::Region::instance().header().process_high_water.load(std::memory_order_relaxed);
-    if (data.put_total.load(std::memory_order_acquire) != data.taken_total.load(std::memory_order_acquire))
-        return false;
-    // Somebody is about to write down that he has taken one.
-    if (data.pending_take.number.load(std::memory_order_acquire) != 0) return false;
-    for (std::uint32_t number = 1; number <= highest; ++number) {
-        if (data.taken_by[number].load(std::memory_order_acquire) !=
-            data.done_by[number].load(std::memory_order_acquire)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-}    // namespace
-
-void QueueCore::task_done() const {
-    auto& data = channel::data_of(object_->head());
-    const std::uint32_t number = shm::this_thread() & shm::kNumberMask;
-    {
-        const shm::Guard guard(object_->head());
-        const std::uint16_t done = data.done_by[number].load(std::memory_order_relaxed);
-        if (done == data.taken_by[number].load(std::memory_order_acquire)) {
-            throw SyncError("task_done() was called more often than this process has taken values from the queue");
-        }
-        data.done_by[number].store(static_cast<std::uint16_t>(done + 1), std::memory_order_release);
-    }
-    if (data.joiners.anybody() && all_done(data)) data.joiners.wake_all();
-}
-
-bool QueueCore::join(std::int64_t deadline) const {
-    auto& head = object_->head();
-    auto& data = channel::data_of(head);
-    const bool done = sync::wait_until(
-        head, data.joiners, deadline, [&] { return all_done(data); },
-        [&] {
-            sync::look_for_dead([&](std::uint32_t n) {
-                return data.taken_by[n].load(std::memory_order_relaxed) !=
-                       data.done_by[n].load(std::memory_order_relaxed);
-            });
-        });
-    if (const std::uint32_t lost = data.lost_tasks.exchange(0, std::memory_order_relaxed); lost != 0)
-        throw TasksLost(lost);
-    return done;
-}
-
 void throw_queue_empty() { throw QueueEmpty("the queue had nothing to take within the time given to get()"); }
 void throw_queue_full() { throw QueueFull("the queue had no room within the time given to put()"); }
 
@@ -699,11 +497,5 @@ std::int64_t queue_deadline(std::int64_t timeout_ns) noexcept {
 }
 
 }    // namespace detail
-
-TasksLost::TasksLost(std::size_t count)
-    : Error(std::to_string(count) +
-            " values of the queue were taken by processes that died before they called task_done(): put "
-            "them again, or do without"),
-      count_(count) {}
 
 }    // namespace multihull

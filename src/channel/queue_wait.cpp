@@ -1,5 +1,5 @@
 // A queue as wait() sees it: a thread of this process, for as long as the wait lasts, sleeps where takers sleep.
-#include "channel/queue_layout.hpp"
+#include "channel/queue_parts.hpp"
 #include "os/clock.hpp"
 #include "os/fd.hpp"
 #include "os/futex.hpp"
@@ -17,7 +17,7 @@ namespace {
 class QueueWaitSource final : public WaitSource {
 public:
     explicit QueueWaitSource(ObjectRef object) noexcept
-        : object_(std::move(object)), data_(*reinterpret_cast<channel::QueueData*>(&object_->head() + 1)) {}
+        : object_(std::move(object)), data_(channel::data_of(object_->head())) {}
     ~QueueWaitSource() override { forget(); }
     QueueWaitSource(const QueueWaitSource&) = delete;
     QueueWaitSource& operator=(const QueueWaitSource&) = delete;

@@ -6,6 +6,7 @@
 #include <multihull/sync.hpp>
 #include <multihull/wait.hpp>
 
+#include "channel/queue_parts.hpp"
 #include "shm/objects.hpp"
 #include "shm/region.hpp"
 #include "support/board.hpp"
@@ -16,6 +17,7 @@
 #include <csignal>
 #include <numeric>
 #include <string>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -114,6 +116,73 @@ TEST(Queue, closed_drains_and_then_says_so) {
     std::thread waits([&] { EXPECT_THROW(other.get(), multihull::QueueClosed); });
     other.close();
     waits.join();
+}
+
+// A taker says which slots are free again a moment before it is done with its message: putters may have come round by then.
+TEST(Queue, a_message_is_taken_whole_though_its_slots_are_written_again_at_once) {
+    using multihull::channel::QueueData;
+    using multihull::channel::SlotHead;
+    multihull::JoinableQueue<std::string> queue;
+    const std::string taken(300, 't');    // three slots
+    const std::string small = "small";    // one slot
+    const std::string big(100'000, 'b');
+    queue.put(small);
+    queue.put(taken);
+    QueueData& data = multihull::channel::data_of(queue.core().object()->head());
+    const auto place = [&] { return data.put_at[data.put_total.load() % 2]; };
+    const pid_t child = ::fork();
+    if (child == 0) {
+        if (queue.get() != small || ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) ::_exit(1);
+        ::raise(SIGSTOP);
+        const bool whole = queue.get() == taken;
+        queue.task_done();
+        queue.task_done();
+        ::_exit(whole ? 0 : 2);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    if (!WIFSTOPPED(status)) GTEST_SKIP() << "processes may not be traced here";
+    std::size_t left = 0;
+    for (; place().position < multihull::channel::kFirstSlots; ++left) queue.put(small);
+    const std::uint64_t before = data.progress.load();
+    while (data.progress.load() == before) {
+        ASSERT_EQ(::ptrace(PTRACE_SINGLESTEP, child, nullptr, nullptr), 0);
+        ASSERT_EQ(::waitpid(child, &status, 0), child);
+        ASSERT_TRUE(WIFSTOPPED(status));
+    }
+    queue.put(small);
+    queue.put(big);
+    EXPECT_EQ(place().hops, 0U);
+    const auto* const head = reinterpret_cast<const SlotHead*>(data.ring0.data() + multihull::channel::kSlotSize);
+    EXPECT_EQ(head->kind, SlotHead::big_message) << "where the head of the message was";
+    ASSERT_EQ(::ptrace(PTRACE_DETACH, child, nullptr, nullptr), 0);
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+    // If the child took the new message's kind for its own's, it has lent itself the block of a message that has none.
+    auto& region = multihull::shm::Region::instance();
+    const auto* const none = multihull::channel::block_at(data, 0U - 1U);
+    if (region.offset_of(none + 1) <= region.header().size) {
+        EXPECT_EQ(none->state.load(), 0U);
+    }
+    for (std::size_t i = 0; i <= left; ++i) {
+        ASSERT_EQ(queue.get(), small);
+        queue.task_done();
+    }
+    EXPECT_EQ(queue.get(), big);
+    queue.task_done();
+    EXPECT_TRUE(queue.join(0ns)) << "the child has done both of its own";
+}
+
+TEST(Queue, that_was_overwritten_is_not_followed_out_of_its_memory) {
+    Queue<int> queue;
+    queue.put(1);
+    auto& data = multihull::channel::data_of(queue.core().object()->head());
+    data.put_at[1].ring = ~0U;
+    EXPECT_THROW(queue.put(2), multihull::CodecError);
+    data.take_at[0].ring = 3;    // which has no memory
+    EXPECT_THROW(queue.get(), multihull::CodecError);
+    data.take_at[0].ring = 0;
+    EXPECT_EQ(queue.get(), 1);
 }
 
 TEST(Queue, lends_memory_to_be_filled_in_place) {
