@@ -144,7 +144,7 @@ std::shared_ptr<ClientProcess> ManagerServer::State::process_behind(int socket) 
                       .pidfd = os::open_pidfd(peer.pid)};
         const std::uint64_t number = client.process->number();
         loops.front()->watch(client.pidfd.get(), number);
-        const auto process = client.process;
+        std::shared_ptr<ClientProcess> process = client.process;
         clients.emplace(number, std::move(client));
         clients_by_pid.insert_or_assign(peer.pid, number);
         return process;
