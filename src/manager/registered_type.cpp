@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
+#include <utility>
 
 namespace multihull {
 
@@ -48,8 +49,9 @@ std::vector<Object> bound(Call& call, const std::vector<std::string>& parameters
 /// An instance of a class of the program's.
 class Instance final : public Referent {
 public:
-    Instance(std::shared_ptr<const RegisteredType> type, std::vector<Object> args) : type_(std::move(type)) {
-        keep_proxies_of(args);
+    Instance(std::shared_ptr<const RegisteredType> type, std::vector<Object> args, const CallContext& context)
+        : type_(std::move(type)) {
+        keep_proxies_of(args, context);
         instance_ = type_->constructor.make(args);
     }
 
@@ -60,7 +62,7 @@ public:
                                   "'" + type_->name + "' object has no attribute '" + std::string(call.method) + "'");
         }
         std::vector<Object> args = bound(call, method->parameters, method->parameter_count);
-        keep_proxies_of(args);
+        keep_proxies_of(args, call.context);
         std::unique_lock lock(mutex_, std::defer_lock);
         if (!type_->thread_safe) lock.lock();
         return method->call(instance_.get(), args, call.context);
@@ -76,8 +78,9 @@ public:
 
 private:
     // Nobody but the class knows what it has kept of its arguments, and a call may be under way: it may have kept each proxy.
-    void keep_proxies_of(const std::vector<Object>& args) {
+    void keep_proxies_of(const std::vector<Object>& args, const CallContext& context) {
         if (!type_->keeps_proxies) return;
+        forget_ended(context);
         for (const Object& arg : args) {
             for_each_proxy(arg, [this](const Object& proxy) {
                 const std::lock_guard lock(proxies_mutex_);
@@ -86,11 +89,30 @@ private:
         }
     }
 
+    // What has ended, or is another server's, is nothing that the registry could find here. Looked for when there are twice as many as
+    // the last time; not with the lock, which the registry takes under its own.
+    void forget_ended(const CallContext& context) {
+        std::vector<std::pair<std::string, Object>> all;
+        {
+            const std::lock_guard lock(proxies_mutex_);
+            if (proxies_.size() < proxies_limit_) return;
+            proxies_limit_ *= 2;    // for those who come meanwhile
+            all.assign(proxies_.begin(), proxies_.end());
+        }
+        std::erase_if(all, [&](const auto& each) { return context.referent_of(each.second) != nullptr; });
+        const std::lock_guard lock(proxies_mutex_);
+        for (const auto& ended : all) proxies_.erase(ended.first);
+        proxies_limit_ = std::max(kLeastLimit, 2 * proxies_.size());
+    }
+
+    static constexpr std::size_t kLeastLimit = 64;
+
     std::shared_ptr<const RegisteredType> type_;
     std::shared_ptr<void> instance_;
     std::mutex mutex_;
     std::mutex proxies_mutex_;
     std::map<std::string, Object, std::less<>> proxies_;
+    std::size_t proxies_limit_ = kLeastLimit;
 };
 
 }    // namespace
@@ -102,7 +124,8 @@ ManagerType manager_type_of(const RegisteredType& registered) {
     for (const ManagerMethod& method : type->methods) made.exposed.push_back(method.name);
     made.create = [type](Call& call) -> std::shared_ptr<Referent> {
         return std::make_shared<Instance>(type,
-                                          bound(call, type->constructor.parameters, type->constructor.parameter_count));
+                                          bound(call, type->constructor.parameters, type->constructor.parameter_count),
+                                          call.context);
     };
     made.slow = true;
     return made;

@@ -8,10 +8,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <future>
 #include <memory>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -312,7 +314,7 @@ ManagerType drawer_type(bool keeps_proxies) {
 }
 
 // Of a call that needs nothing of its server.
-class NoServer final : public multihull::detail::CallContext {
+class NoServer : public multihull::detail::CallContext {
 public:
     const multihull::detail::Caller& caller() const noexcept override { return caller_; }
     std::shared_ptr<multihull::detail::ParkedCall> park(std::int64_t, std::function<void()>) override { return {}; }
@@ -344,6 +346,50 @@ TEST(Registry, KeepsWhatAnInstanceOfTheProgramsMayHaveKept) {
         for (const std::int64_t now : {3000, 4000}) registry.collect(now, 100);
         EXPECT_EQ(registry.find(inner_ident), nullptr) << "the instance is gone";
     }
+}
+
+// Of a call whose server knows what its registry does.
+class OfRegistry final : public NoServer {
+public:
+    explicit OfRegistry(const Registry& registry) : registry_(registry) {}
+    std::shared_ptr<Referent> referent_of(const Object& object) const override {
+        const auto kept = registry_.find(multihull::detail::ident_of(object));
+        return kept == nullptr ? nullptr : kept->referent;
+    }
+
+private:
+    const Registry& registry_;
+};
+
+TEST(Registry, AnInstanceOfTheProgramsForgetsProxiesOfWhatHasEnded) {
+    Registry registry;
+    const ManagerType drawers = drawer_type(true);
+    const ManagerType holders{.name = "Holder", .exposed = {}, .create = {}};
+    OfRegistry context(registry);
+    Call making{"Drawer", {}, {}, context};
+    const auto drawer = drawers.create(making);
+    std::vector<std::string> living;
+    const auto count = [&] {
+        std::size_t held = 0;
+        drawer->visit([&](const Object&) { ++held; });
+        return held;
+    };
+    std::size_t most = 0;
+    for (int i = 0; i < 1000; ++i) {
+        const std::string ident = registry.add(holders, std::make_shared<Holder>(), 7)->ident;
+        Call putting{"put", {proxy_of(ident)}, {}, context};
+        drawer->call(putting);
+        if (i % 50 == 0) {
+            living.push_back(ident);
+        } else {
+            registry.decref(ident, 7);
+        }
+        most = std::max(most, count());
+    }
+    EXPECT_LE(most, 100U);
+    std::set<std::string> held;
+    drawer->visit([&](const Object& proxy) { held.emplace(multihull::detail::ident_of(proxy)); });
+    for (const std::string& ident : living) EXPECT_TRUE(held.contains(ident)) << ident;
 }
 
 }    // namespace
