@@ -3,11 +3,10 @@
 #include "os/clock.hpp"
 #include "os/poll.hpp"
 #include "os/process.hpp"
-#include "process/backtrace.hpp"
 #include "process/exchange.hpp"
+#include "process/process_child.hpp"
 #include "process/self.hpp"
 #include "process/supervisor.hpp"
-#include "process/throw_trace.hpp"
 #include "process/zygote.hpp"
 #include "shm/growth.hpp"
 
@@ -15,15 +14,11 @@
 #include <multihull/error.hpp>
 #include <multihull/log.hpp>
 
-#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <csignal>
-#include <cstdlib>
-#include <cxxabi.h>
 #include <functional>
 #include <mutex>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <system_error>
 #include <unistd.h>
@@ -33,87 +28,6 @@ namespace multihull {
 namespace {
 
 std::atomic<unsigned> process_count{0};
-
-// What the new process needs to know, in front of its call.
-struct Preamble {
-    detail::Token token;
-    std::uint64_t memory;
-    std::int64_t cpu_ns;
-    std::uint8_t daemon;
-};
-
-void apply_limits(const Preamble& preamble) {
-    if (preamble.memory != 0) os::limit_private_memory(os::private_memory(), preamble.memory);
-    if (preamble.cpu_ns > 0) {
-        const auto seconds = static_cast<rlim_t>((preamble.cpu_ns + 999'999'999) / 1'000'000'000);
-        rlimit limit{};
-        ::getrlimit(RLIMIT_CPU, &limit);
-        limit.rlim_cur = std::min(seconds, limit.rlim_max);
-        ::setrlimit(RLIMIT_CPU, &limit);
-    }
-}
-
-void print_uncaught(const std::string& name) {
-    std::string text = "Process " + name + " (pid " + std::to_string(::getpid()) + ") ended by an uncaught exception";
-    const std::type_info* const type = abi::__cxa_current_exception_type();
-    if (type != nullptr) {
-        int status = 0;
-        char* const demangled = abi::__cxa_demangle(type->name(), nullptr, nullptr, &status);
-        text += std::string(": ") + (status == 0 ? demangled : type->name());
-        std::free(demangled);
-    }
-    try {
-        throw;
-    } catch (const std::exception& error) {
-        text += std::string(": ") + error.what();
-    } catch (...) {
-        // Not derived from std::exception: its type is all there is to say.
-    }
-    text += '\n';
-    text += Stack(detail::task_throw_stack()).to_string();
-    os::write_all(STDERR_FILENO, text);
-}
-
-// The whole life of a child, whichever way it was started.
-[[noreturn]] void run_child(detail::Reader& reader, const std::string& name, pid_t parent,
-                            const std::string& parent_name) {
-    int status = 0;
-    struct Run {
-        detail::Thunk thunk;
-        detail::TaskContext* context;
-    };
-    try {
-        const auto preamble = detail::decode<Preamble>(reader);
-        detail::set_self(ProcessInfo(::getpid(), name, preamble.daemon != 0), ProcessInfo(parent, parent_name, false));
-        apply_limits(preamble);
-        detail::VectorGrowth growth;
-        detail::Writer writer({}, growth);
-        detail::TaskContext context(reader, writer);
-        Run run{detail::thunk_of(preamble.token), &context};
-        detail::call_with_throw_trace(
-            [](void* data) {
-                auto* const call = static_cast<Run*>(data);
-                call->thunk(*call->context);
-            },
-            &run);
-    } catch (...) {
-        print_uncaught(name);
-        status = 1;
-    }
-    detail::leave_child(status);
-}
-
-// For forkserver and spawn: the call lies in the family's shared memory.
-void child_entry(const detail::ZygoteRequest& request, std::vector<os::Fd>& fds) {
-    const std::byte* const bytes = shm::Region::instance().at(request.words[0]);
-    // The parent keeps the block until it has seen this process end.
-    detail::MessageDescriptors descriptors;
-    for (auto& fd : fds) descriptors.list().emplace_back(fd.release());
-    detail::Reader reader(std::span(bytes, request.words[1]), &descriptors);
-    const auto name = detail::decode<std::string>(reader);
-    const auto parent_name = detail::decode<std::string>(reader);
-    run_child(reader, name, static_cast<pid_t>(request.parent_pid), parent_name);
-}
 
 void bury(pid_t pid) {
     if (pid != 0 && shm::Region::exists()) shm::Region::instance().bury(pid);
@@ -182,7 +96,7 @@ struct Process::State {
 
     detail::Writer& write_call(detail::Writer& writer) {
         writer.keep_in(kept);
-        Preamble preamble{};
+        detail::CallPreamble preamble{};
         preamble.token = call->token();
         preamble.memory = options.limits.memory;
         preamble.cpu_ns = options.limits.cpu_time.count();
@@ -273,7 +187,7 @@ void Process::State::start_by_fork() {
         if (tie && !os::die_with_parent(parent)) ::_exit(1);
         detail::detach_stream(STDIN_FILENO);
         detail::Reader reader(writer.bytes(), &descriptors);
-        run_child(reader, options.name, parent, self.name());
+        detail::run_child(reader, options.name, parent, self.name());
     }
     if (pid < 0) {
         throw StartError("process " + options.name + " can't be started (fork: " + os::errno_text(errno) +
@@ -310,7 +224,7 @@ void Process::State::start_by_zygote(const std::shared_ptr<detail::Zygote>& from
     os::flush_standard_streams();
     std::vector<int> fds;
     for (const auto& descriptor : descriptors.list()) fds.push_back(descriptor.fileno());
-    from->fork_child(detail::token_of(reinterpret_cast<const void*>(&child_entry)), words, fds, child);
+    from->fork_child(detail::token_of(reinterpret_cast<const void*>(&detail::child_entry)), words, fds, child);
     descriptors.list().clear();
     std::unique_lock guard(child->mutex);
     child->changed.wait(guard, [&] { return child->pid != 0 || child->start_error != 0; });
