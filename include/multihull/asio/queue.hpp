@@ -5,73 +5,74 @@
 #include <multihull/detail/queue_watch.hpp>
 #include <multihull/queue.hpp>
 
+#include <exception>
 #include <memory>
+#include <type_traits>
+#include <utility>
 
 namespace multihull::asio {
 
 namespace detail {
 
-template <class T>
-class GetSource {
+/// One who waits to take or to put.
+template <class T, multihull::detail::QueueWatch::Side kSide>
+class QueueSource {
 public:
-    using Value = T;
-
-    explicit GetSource(Queue<T> queue) : queue_(std::move(queue)) {}
+    explicit QueueSource(Queue<T> queue) : queue_(std::move(queue)) {}
 
     template <class Told>
     void start(Told told) {
-        if (!queue_.empty() || queue_.closed()) return told();
-        if (!watch_)
-            watch_ = std::make_unique<multihull::detail::QueueWatch>(queue_.core(),
-                                                                     multihull::detail::QueueWatch::Side::get);
+        const bool waits = kSide == multihull::detail::QueueWatch::Side::get ? queue_.empty() : queue_.full();
+        if (!waits || queue_.closed()) return told();
+        if (!watch_) watch_ = std::make_unique<multihull::detail::QueueWatch>(queue_.core(), kSide);
         watch_->start(std::move(told));
     }
+    static bool cancel(net::cancellation_type_t) { return true; }
+
+protected:
+    Queue<T> queue_;
+
+private:
+    std::unique_ptr<multihull::detail::QueueWatch> watch_;
+};
+
+template <class T>
+class GetSource : public QueueSource<T, multihull::detail::QueueWatch::Side::get> {
+public:
+    using Value = T;
+    using QueueSource<T, multihull::detail::QueueWatch::Side::get>::QueueSource;
+
     // In the loop: a message is taken when its handler is about to be called, not before.
     bool take(Result<T>& result) {
         try {
-            result.value = queue_.try_get();
+            result.value = this->queue_.try_get();
             return result.value.has_value();
         } catch (...) {
             result.error = std::current_exception();
             return true;
         }
     }
-    static bool cancel(net::cancellation_type_t) { return true; }
-
-private:
-    Queue<T> queue_;
-    std::unique_ptr<multihull::detail::QueueWatch> watch_;
 };
 
 template <class T>
-class PutSource {
+class PutSource : public QueueSource<T, multihull::detail::QueueWatch::Side::put> {
 public:
     using Value = void;
 
-    PutSource(Queue<T> queue, T value) : queue_(std::move(queue)), value_(std::move(value)) {}
+    PutSource(Queue<T> queue, T value)
+        : QueueSource<T, multihull::detail::QueueWatch::Side::put>(std::move(queue)), value_(std::move(value)) {}
 
-    template <class Told>
-    void start(Told told) {
-        if (!queue_.full() || queue_.closed()) return told();
-        if (!watch_)
-            watch_ = std::make_unique<multihull::detail::QueueWatch>(queue_.core(),
-                                                                     multihull::detail::QueueWatch::Side::put);
-        watch_->start(std::move(told));
-    }
     bool take(Result<void>& result) {
         try {
-            return queue_.try_put(std::as_const(value_));
+            return this->queue_.try_put(std::as_const(value_));
         } catch (...) {
             result.error = std::current_exception();
             return true;
         }
     }
-    static bool cancel(net::cancellation_type_t) { return true; }
 
 private:
-    Queue<T> queue_;
     T value_;
-    std::unique_ptr<multihull::detail::QueueWatch> watch_;
 };
 
 template <class T>
