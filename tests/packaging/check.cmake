@@ -15,7 +15,7 @@ if(WAY STREQUAL "install")
 else()
     # It is the library's second build; nobody debugs this one.
     set(options -D MULTIHULL_SOURCE_DIR=${SOURCE_DIR} -D BUILD_SHARED_LIBS=ON -D MULTIHULL_PRECOMPILE=${PRECOMPILE}
-        -D CMAKE_CXX_FLAGS_DEBUG= -D MULTIHULL_MPI=OFF)
+        -D CMAKE_CXX_FLAGS_DEBUG= -D MULTIHULL_MPI=${MPI})
 endif()
 set(ENV{CCACHE_SLOPPINESS} pch_defines,time_macros)
 
