@@ -1,5 +1,6 @@
 // What executors of processes do where threads could not: outlive their workers.
 #include "executor/kinds.hpp"
+#include "support/results.hpp"
 
 #include <chrono>
 #include <csignal>
@@ -7,6 +8,7 @@
 #include <string>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -42,15 +44,7 @@ TYPED_TEST(ProcessExecutor, a_worker_that_dies_costs_one_element_of_a_map) {
     typename TypeParam::Executor executor(2);
     for (const std::size_t chunk : {1U, 4U, 100U}) {
         auto results = executor.map(die_at_three, std::views::iota(0, 8), {.chunksize = chunk});
-        int i = 0;
-        for (auto place = results.begin(); place != results.end(); ++place, ++i) {
-            if (i == 3) {
-                EXPECT_THROW(*place, multihull::WorkerCrashed);
-            } else {
-                EXPECT_EQ(*place, i);
-            }
-        }
-        EXPECT_EQ(i, 8);
+        EXPECT_EQ(test::expect_numbers_but_three<multihull::WorkerCrashed>(std::move(results)), 8);
     }
 }
 

@@ -1,5 +1,6 @@
 // Calls that crash, never end, are killed, or wait for each other; and what they leave behind.
 #include "parallel/kinds.hpp"
+#include "support/results.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -54,16 +55,7 @@ TEST_P(ParallelDeath, a_crash_is_thrown_with_its_account) {
 
 TEST_P(ParallelDeath, a_generator_loses_only_the_call_that_crashed) {
     const auto calls = std::views::iota(0, 10) | std::views::transform(delayed(die_at_three));
-    auto results = parallel().generator(calls);
-    int i = 0;
-    for (auto place = results.begin(); place != results.end(); ++place, ++i) {
-        if (i == 3) {
-            EXPECT_THROW(*place, multihull::WorkerCrashed);
-        } else {
-            EXPECT_EQ(*place, i);
-        }
-    }
-    EXPECT_EQ(i, 10);
+    EXPECT_EQ(test::expect_numbers_but_three<multihull::WorkerCrashed>(parallel().generator(calls)), 10);
     std::size_t values = 0;
     std::size_t crashes = 0;
     auto unordered = parallel().generator_unordered(calls);
@@ -83,15 +75,7 @@ TEST_P(ParallelDeath, a_call_that_never_ends_is_ended) {
     const auto limit = [](ParallelOptions& options) { options.timeout = 100ms; };
     const auto calls = std::views::iota(0, 6) | std::views::transform(delayed(endless_at_three));
     EXPECT_THROW(parallel(limit)(calls), multihull::TaskTimeout);
-    auto results = parallel(limit).generator(calls);
-    int i = 0;
-    for (auto place = results.begin(); place != results.end(); ++place, ++i) {
-        if (i == 3) {
-            EXPECT_THROW(*place, multihull::TaskTimeout);
-        } else {
-            EXPECT_EQ(*place, i);
-        }
-    }
+    EXPECT_EQ(test::expect_numbers_but_three<multihull::TaskTimeout>(parallel(limit).generator(calls)), 6);
 }
 
 TEST_P(ParallelDeath, a_failure_ends_what_still_runs) {
