@@ -23,12 +23,13 @@ void World::conduct() {
     for (;;) {
         const std::uint32_t epoch = epoch_.load(std::memory_order_seq_cst);
         if (has_guest()) {
-            stand_by();
+            stand_by(epoch);
             poll.something_happened(os::now_ns());
             continue;
         }
         bool did = false;
         bool waits = false;
+        std::vector<std::shared_ptr<Cluster>> over;
         {
             const std::lock_guard baton(baton_);
             if (guests_failure_) std::rethrow_exception(guests_failure_);
@@ -38,7 +39,9 @@ void World::conduct() {
                 if (!transport_->busy() || any_lost) return;
             }
             waits = did || expects();
+            over.swap(over_);
         }
+        over.clear();
         const std::int64_t now = os::now_ns();
         if (did) {
             poll.something_happened(now);
@@ -58,9 +61,9 @@ void World::conduct() {
 bool World::turn() {
     bool did = transport_->progress();
     did |= receive(*transport_);
-    did |= give_out();
+    // Before the end is told, which is another one after a loss.
     if (any_died_.load(std::memory_order_relaxed)) look_for_lost(*transport_);
-    return did;
+    return give_out() || did;
 }
 
 // Needs baton_. True when there was something to do.
@@ -101,12 +104,11 @@ bool World::expects_answers() {
 
 bool World::pump_clusters() {
     bool did = false;
-    std::vector<std::shared_ptr<Cluster>> over;    // let go when the lock is gone
     const std::lock_guard guard(mutex_);
     for (auto place = clusters_.begin(); place != clusters_.end();) {
         did |= place->second->pump();
         if (place->second->over()) {
-            over.push_back(std::move(place->second));
+            over_.push_back(std::move(place->second));
             place = clusters_.erase(place);
         } else {
             ++place;
@@ -123,13 +125,14 @@ void World::sleep(std::uint32_t epoch, std::int64_t pause_ns) {
     conductor_.store(Conductor::works, std::memory_order_seq_cst);
 }
 
-void World::stand_by() {
+// `epoch` was read before the guest was seen.
+void World::stand_by(std::uint32_t epoch) {
     for (;;) {
-        const std::uint32_t epoch = epoch_.load(std::memory_order_seq_cst);
         const std::uint32_t waits = guests_waits_.load(std::memory_order_relaxed);
         conductor_.store(Conductor::stands_by, std::memory_order_seq_cst);
         const bool called = os::futex_wait(epoch_, epoch, os::now_ns() + kStandByNs);
         conductor_.store(Conductor::works, std::memory_order_seq_cst);
+        epoch = epoch_.load(std::memory_order_seq_cst);
         if (has_guest()) continue;
         if (called || guests_waits_.load(std::memory_order_relaxed) == waits) return;
     }
@@ -147,17 +150,13 @@ void World::wake() noexcept {
 
 namespace {
 
-std::atomic<int> guests{0};
-
-/// Keeps the World where it is.
-struct AtWork {
-    AtWork() noexcept { guests.fetch_add(1, std::memory_order_seq_cst); }
-    ~AtWork() { guests.fetch_sub(1, std::memory_order_seq_cst); }
-};
+std::atomic<int> at_work{0};
 
 }    // namespace
 
-int World::guests_at_work() noexcept { return guests.load(std::memory_order_seq_cst); }
+World::AtWork::AtWork() noexcept { at_work.fetch_add(1, std::memory_order_seq_cst); }
+World::AtWork::~AtWork() { at_work.fetch_sub(1, std::memory_order_seq_cst); }
+bool World::anybody_at_work() noexcept { return at_work.load(std::memory_order_seq_cst) != 0; }
 
 bool World::enter() noexcept {
     if (!takes_guests_.load(std::memory_order_relaxed) || guest_.exchange(true, std::memory_order_seq_cst))
@@ -168,7 +167,14 @@ bool World::enter() noexcept {
     return false;
 }
 
+// From now on nobody else calls MPI.
+void World::dismiss_guests() noexcept {
+    const std::lock_guard baton(baton_);
+    takes_guests_.store(false, std::memory_order_relaxed);
+}
+
 void World::leave() noexcept {
+    const std::vector<std::shared_ptr<Cluster>> over = std::exchange(over_, {});
     baton_.unlock();
     guest_.store(false, std::memory_order_seq_cst);
 }
@@ -190,7 +196,7 @@ void World::give_out_now() noexcept {
     const bool failed = guests_failure_ != nullptr;
     leave();
     // One that stands by comes soon enough if nobody waits for the task.
-    if (failed || conductor_.load(std::memory_order_seq_cst) != Conductor::stands_by) wake();
+    if (failed || something_came() || conductor_.load(std::memory_order_seq_cst) != Conductor::stands_by) wake();
 }
 
 void World::work_until(const std::atomic<std::uint32_t>& word, std::uint32_t bits, std::int64_t deadline_ns) noexcept {

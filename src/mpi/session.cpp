@@ -61,6 +61,7 @@ Session::Session(int argc, char** argv, SessionOptions options) {
 }
 
 Session::~Session() {
+    if (!own_world->ours()) return;
     own_world->end_shared_cluster();
     delete std::exchange(own_world, nullptr);
 }

@@ -1,6 +1,7 @@
 #include "mpi/transport.hpp"
 
 #include "mpi/wire.hpp"
+#include "os/clock.hpp"
 
 #include <multihull/error.hpp>
 #include <multihull/mpi.hpp>
@@ -270,13 +271,32 @@ bool Transport::receive_packet(int& rank, std::span<const std::byte>& packet) {
     return false;
 }
 
+// Receives that wait for the rest of packets of a lost rank wait for ever. Where no receive is left and a packet has come, there are more.
+void Transport::look_whether_stuck() {
+    constexpr unsigned kTurns = 64;
+    constexpr std::int64_t kStuckNs = 1'000'000'000;
+    if (++idle_turns_ % kTurns != 0) return;
+    int found = 0;
+    check(MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, packets_, &found, MPI_STATUS_IGNORE), "MPI_Iprobe");
+    if (found == 0) {
+        stuck_since_ns_ = 0;
+        return;
+    }
+    const std::int64_t now = os::now_ns();
+    if (stuck_since_ns_ == 0) {
+        stuck_since_ns_ = now;
+    } else if (now - stuck_since_ns_ > kStuckNs) {
+        listen_more();
+        stuck_since_ns_ = 0;
+    }
+}
+
 void Transport::give_up(int rank) {
     give_up_the_end();
     gone_[static_cast<std::size_t>(rank)] = true;
     for (std::size_t i = 0; i < incoming_.size(); ++i) {
         if (incoming_[i].here && incoming_[i].rank == rank) listen(i);
     }
-    listen_more();    // half a packet of that rank may keep one of the receives for ever
 }
 
 // MPI wants every request ended before it ends.
@@ -301,7 +321,11 @@ bool Transport::progress() {
     check(MPI_Testsome(static_cast<int>(requests_.size()), requests_.data(), &count, completed_.data(),
                        statuses_.data()),
           "MPI_Testsome");
-    if (count <= 0) return false;    // MPI_UNDEFINED is negative
+    if (count <= 0) {    // MPI_UNDEFINED is negative
+        look_whether_stuck();
+        return false;
+    }
+    stuck_since_ns_ = 0;
     const std::size_t receives = incoming_.size();
     std::vector<std::function<void()>> done;
     for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {

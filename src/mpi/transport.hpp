@@ -84,6 +84,7 @@ private:
     void listen(std::size_t place);
     void listen_more();
     void heard(std::size_t place, const MPI_Status& status);
+    void look_whether_stuck();
     void stop_listening() noexcept;
     void let_go();
 
@@ -102,6 +103,8 @@ private:
     std::vector<MPI_Status> statuses_;
     std::optional<std::size_t> lent_;    // of incoming_: its bytes are being read
     Bytes assembled_;                    // the same
+    unsigned idle_turns_ = 0;
+    std::int64_t stuck_since_ns_ = 0;    // 0: is not
     // By rank.
     std::vector<unsigned> next_sent_;
     std::vector<unsigned> next_received_;

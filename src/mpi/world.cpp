@@ -50,7 +50,7 @@ World::World(Arrival arrival, SessionOptions options, char** argv) : options_(op
 
 World::~World() {
     the_world.store(nullptr, std::memory_order_seq_cst);
-    while (guests_at_work() != 0) ::sched_yield();
+    while (anybody_at_work()) ::sched_yield();
     broadcasts_->finish();
     watch_->stop();
     ending_.store(true);
@@ -58,10 +58,18 @@ World::~World() {
     thread_.join();
 }
 
-World* World::current_or_null() noexcept { return the_world.load(std::memory_order_seq_cst); }
+World* World::current_or_null() noexcept {
+    World* const world = the_world.load(std::memory_order_seq_cst);
+    return world != nullptr && world->ours() ? world : nullptr;
+}
 
 World& World::current() {
-    World* const world = current_or_null();
+    World* const world = the_world.load(std::memory_order_seq_cst);
+    if (world != nullptr && !world->ours()) {
+        throw Error(
+            "the MPI session belongs to the process that made it, not to this forked child: use a Pool of its own "
+            "here");
+    }
     if (world == nullptr) {
         throw Error(
             "there is no MPI session: make multihull::mpi::Session session(argc, argv) main's first line, and keep it "
@@ -124,19 +132,17 @@ void World::run(Arrival arrival, char** argv) {
         const auto why =
             std::make_exception_ptr(BrokenPool(std::string("MPI can't be used any more: ") + error.what()));
         log(LogLevel::error, error.what());
-        {
-            const std::lock_guard baton(baton_);
-            takes_guests_ = false;
-            transport->give_up_the_end();
-        }
+        dismiss_guests();
+        transport->give_up_the_end();
         const std::lock_guard guard(mutex_);
         failed_ = why;
         for (const auto& [number, cluster] : clusters_) {
             for (std::uint32_t other = 1; other < size(); ++other) cluster->on_lost(other, why, false);
         }
     }
+    dismiss_guests();
     const std::lock_guard guard(answers_mutex_);
-    over_ = true;
+    answers_over_ = true;
     answered_.notify_all();
 }
 
@@ -266,7 +272,7 @@ World::Pending World::ask(std::uint32_t rank, Say what, Request request) {
         const std::lock_guard guard(answers_mutex_);
         request.number = next_question_++;
         questions_.emplace(request.number, question);
-        if (over_) question->answered = true;
+        if (answers_over_) question->answered = true;
     }
     post(rank, [&](Packet& packet) {
         packet.put(what);
@@ -278,7 +284,7 @@ World::Pending World::ask(std::uint32_t rank, Say what, Request request) {
 
 bool World::wait_for(const Pending& question) {
     std::unique_lock guard(answers_mutex_);
-    answered_.wait(guard, [&] { return question->answered || over_; });
+    answered_.wait(guard, [&] { return question->answered || answers_over_; });
     return question->yes;
 }
 
@@ -296,7 +302,7 @@ void World::answer(std::uint64_t number, bool yes) {
 
 void World::rank_died(std::uint32_t rank) noexcept {
     died_[rank].store(true, std::memory_order_release);
-    any_died_.store(true, std::memory_order_release);
+    any_died_.store(true, std::memory_order_seq_cst);
     wake();
 }
 
@@ -339,7 +345,8 @@ Traffic World::traffic() const noexcept {
 }
 
 void World::forget_value(std::uint64_t number) noexcept {
-    World* const world = the_world.load(std::memory_order_acquire);
+    const AtWork here;
+    World* const world = current_or_null();
     if (world != nullptr) world->broadcasts_->forget(number);
 }
 

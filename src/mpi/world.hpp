@@ -13,6 +13,7 @@
 
 #include "mpi/meeting.hpp"
 #include "mpi/wire.hpp"
+#include "process/self.hpp"
 
 #include <multihull/mpi.hpp>
 
@@ -46,6 +47,8 @@ public:
     /// Throws Error where there is no session.
     static World& current();
 
+    /// Not in a forked child.
+    bool ours() const noexcept { return generation_ == multihull::detail::fork_generation(); }
     std::size_t size() const noexcept { return meeting_.ranks.size(); }
     const Meeting& meeting() const noexcept { return meeting_; }
     Traffic traffic() const noexcept;
@@ -78,7 +81,7 @@ public:
         Batch& batch = outbox.batches.back();
         fill(batch.packet);
         for (Bulk& bulk : bulks) batch.bulks.push_back(std::move(bulk));
-        posted_.store(true, std::memory_order_release);
+        posted_.store(true, std::memory_order_seq_cst);
     }
 
     /// A question to a rank that waits for its answer.
@@ -116,6 +119,13 @@ private:
     };
 
     void run(Arrival arrival, char** argv);
+    /// Keeps a World that was seen where it is.
+    struct AtWork {
+        AtWork() noexcept;
+        AtWork(const AtWork&) = delete;
+        AtWork& operator=(const AtWork&) = delete;
+        ~AtWork();
+    };
     enum class Conductor : std::uint32_t { works, sleeps, stands_by };
 
     static World* current_or_null() noexcept;
@@ -135,13 +145,15 @@ private:
     void announce_modules();
     std::shared_ptr<Cluster> cluster(std::uint32_t number);
     void sleep(std::uint32_t epoch, std::int64_t pause_ns);
-    void stand_by();
+    void stand_by(std::uint32_t epoch);
     bool enter() noexcept;
     void leave() noexcept;
+    void dismiss_guests() noexcept;
     bool as_guest(bool (World::*work)()) noexcept;
     bool has_guest() const noexcept { return guest_.load(std::memory_order_seq_cst); }
-    static int guests_at_work() noexcept;
+    static bool anybody_at_work() noexcept;
 
+    const std::uint32_t generation_ = multihull::detail::fork_generation();
     const SessionOptions options_;
     Meeting meeting_;
     std::thread thread_;
@@ -165,7 +177,7 @@ private:
     std::condition_variable answered_;
     std::unordered_map<std::uint64_t, Pending> questions_;
     std::uint64_t next_question_ = 1;
-    bool over_ = false;
+    bool answers_over_ = false;
 
     std::mutex baton_;
     std::atomic<bool> guest_{false};                // there is one, or about to be
@@ -181,6 +193,8 @@ private:
     std::vector<bool> lost_;    // by rank; written by the conductor, with mutex_ held
     std::size_t announced_modules_ = 0;
     bool told_the_end_ = false;    // the conductor's
+    std::vector<std::shared_ptr<Cluster>>
+        over_;    // the conductor's; let go without baton_: a callback may wait for that, and is waited for
 
     Transport* transport_ = nullptr;    // the conductor's
     Traffic counted_;                   // the conductor's

@@ -26,6 +26,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <sys/wait.h>
 #include <thread>
 #include <tuple>
 #include <type_traits>
@@ -371,6 +372,30 @@ TEST(Ranks, one_task_at_a_time_from_many_threads) {
     }
     for (auto& thread : threads) thread.join();
     EXPECT_EQ(right, 2000);
+}
+
+TEST(Ranks, a_forked_child_has_no_session) {
+    PoolExecutor executor(2);
+    const auto value = multihull::mpi::broadcast_value(7);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        const auto refused = [](auto what) {
+            try {
+                what();
+                return false;
+            } catch (const multihull::Error&) {
+                return true;
+            }
+        };
+        const bool all = refused([] { PoolExecutor other(1); }) &&
+                         refused([] { static_cast<void>(multihull::mpi::broadcast_value(8)); }) &&
+                         refused([&] { static_cast<void>(executor.submit([] {})); });
+        ::_exit(all ? 0 : 1);
+    }
+    int status = -1;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+    EXPECT_EQ(executor.submit([](const multihull::mpi::Broadcast<int>& x) { return *x; }, value).get(), 7);
 }
 
 TEST(Ranks, a_parallel_loop_runs_on_all_of_them) {
