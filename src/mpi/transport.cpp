@@ -271,22 +271,23 @@ bool Transport::receive_packet(int& rank, std::span<const std::byte>& packet) {
     return false;
 }
 
-// Receives that wait for the rest of packets of a lost rank wait for ever. Where no receive is left and a packet has come, there are more.
+// Receives that wait for the rest of packets of a lost rank wait for ever. Where no receive is left, and packets have come, there is one for
+// each of those.
 void Transport::look_whether_stuck() {
     constexpr unsigned kTurns = 64;
     constexpr std::int64_t kStuckNs = 1'000'000'000;
     if (++idle_turns_ % kTurns != 0) return;
-    int found = 0;
-    check(MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, packets_, &found, MPI_STATUS_IGNORE), "MPI_Iprobe");
-    if (found == 0) {
+    const auto packet_waits = [&] {
+        int found = 0;
+        check(MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, packets_, &found, MPI_STATUS_IGNORE), "MPI_Iprobe");
+        return found != 0;
+    };
+    if (!packet_waits()) {
         stuck_since_ns_ = 0;
-        return;
-    }
-    const std::int64_t now = os::now_ns();
-    if (stuck_since_ns_ == 0) {
-        stuck_since_ns_ = now;
-    } else if (now - stuck_since_ns_ > kStuckNs) {
-        listen_more();
+    } else if (stuck_since_ns_ == 0) {
+        stuck_since_ns_ = os::now_ns();
+    } else if (os::now_ns() - stuck_since_ns_ > kStuckNs) {
+        while (packet_waits()) listen_more();
         stuck_since_ns_ = 0;
     }
 }

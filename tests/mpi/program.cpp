@@ -107,6 +107,32 @@ int redo_one() {
     return 0;
 }
 
+/// A rank is lost that has sent more packets than rank 0, which is held meanwhile, has receives for: none of them comes whole.
+int redo_flood() {
+    PoolExecutor executor(2);
+    test::Board board;
+    const auto work = [](const std::string& path, int rank_0, int i) {
+        const pid_t rank = multihull::parent_process()->pid();
+        // Late, when the rank has many tasks ahead; it goes on with them until another process, as this one dies with it, ends it.
+        if (i >= 200 && test::Board(path)[0].exchange(1) == 0) {
+            ::kill(rank_0, SIGSTOP);
+            const std::string later = "kill -9 " + std::to_string(rank) + "; kill -CONT " + std::to_string(rank_0);
+            if (std::system(("(sleep 1; " + later + ") >&- 2>&- &").c_str()) != 0) std::abort();
+        }
+        return std::string(15'000, static_cast<char>('a' + i % 26));
+    };
+    int right = 0;
+    std::vector<multihull::Future<std::string>> futures;
+    for (int i = 0; i < 400; ++i) futures.push_back(executor.submit(work, board.path(), ::getpid(), i));
+    for (int i = 0; i < 400; ++i) {
+        const std::string text = futures[static_cast<std::size_t>(i)].get();
+        right += text == std::string(15'000, static_cast<char>('a' + i % 26)) ? 1 : 0;
+    }
+    std::printf("right: %d\n", right);
+    std::fflush(stdout);
+    return 0;
+}
+
 /// The last number of a line of /proc/PID/status, bytes.
 std::size_t bytes_of(pid_t pid, const std::string& name) {
     std::ifstream status("/proc/" + std::to_string(pid) + "/status");
@@ -319,6 +345,7 @@ int be_a_victim(const std::string& what, const std::string& more) {
     if (what == "lose") return lose_a_rank();
     if (what == "redo") return redo_elsewhere();
     if (what == "redo-one") return redo_one();
+    if (what == "redo-flood") return redo_flood();
     if (what == "end") return end_when_asked();
     if (what == "work") return work_for_ever();
     if (what == "starve") return starve_a_rank();
