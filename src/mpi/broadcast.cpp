@@ -53,7 +53,6 @@ void Broadcasts::post(std::uint32_t rank, std::uint64_t number, const ValuePtr& 
 }
 
 void Broadcasts::forget(std::uint64_t number) noexcept {
-    if (generation_ != multihull::detail::fork_generation()) return;
     const std::lock_guard guard(mutex_);
     for (std::uint32_t rank = 1; rank < world_.size(); ++rank) {
         world_.post(rank, [&](Packet& packet) {

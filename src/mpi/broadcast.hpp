@@ -10,7 +10,6 @@
 
 #include "mpi/values.hpp"
 #include "mpi/world.hpp"
-#include "process/self.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -27,7 +26,6 @@ public:
 
     /// The number under which all ranks, this one included, have it or will. Throws Error where there are too many.
     std::uint64_t send(multihull::detail::SharedBlock value, std::size_t size);
-    /// Nothing in a forked child, whose handles are copies.
     void forget(std::uint64_t number) noexcept;
     /// The numbers of values that the bytes name. None that was forgotten: nobody would ever have that.
     std::vector<std::uint64_t> named_in(std::span<const std::shared_ptr<const void>> kept) const;
@@ -46,7 +44,6 @@ private:
     bool from_here(std::uint32_t rank) const;
 
     World& world_;
-    const std::uint32_t generation_ = multihull::detail::fork_generation();
     mutable std::mutex mutex_;
     Values values_;
     std::uint64_t last_ = 0;

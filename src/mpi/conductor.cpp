@@ -60,9 +60,9 @@ void World::conduct() {
 // Needs baton_. True when there was something to do.
 bool World::turn() {
     bool did = transport_->progress();
-    did |= receive(*transport_);
+    did |= receive();
     // Before the end is told, which is another one after a loss.
-    if (any_died_.load(std::memory_order_relaxed)) look_for_lost(*transport_);
+    if (any_died_.load(std::memory_order_relaxed)) look_for_lost();
     return give_out() || did;
 }
 
@@ -79,7 +79,7 @@ bool World::give_out() {
             });
         }
     }
-    did |= flush(*transport_);
+    did |= flush();
     return did;
 }
 

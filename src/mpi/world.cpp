@@ -148,7 +148,7 @@ void World::run(Arrival arrival, char** argv) {
 
 // What others left for ranks.
 
-bool World::flush(Transport& transport) {
+bool World::flush() {
     if (!posted_.exchange(false, std::memory_order_acq_rel)) return false;
     std::vector<std::pair<std::uint32_t, std::deque<Batch>>> all;
     {
@@ -165,9 +165,9 @@ bool World::flush(Transport& transport) {
                 for (const Bulk& bulk : batch.bulks) bulk.sent();
                 continue;
             }
-            transport.send_packet(static_cast<int>(rank), std::move(batch.packet.bytes()));
+            transport_->send_packet(static_cast<int>(rank), std::move(batch.packet.bytes()));
             for (Bulk& bulk : batch.bulks) {
-                transport.send_bulk(static_cast<int>(rank), bulk.bytes, std::move(bulk.sent));
+                transport_->send_bulk(static_cast<int>(rank), bulk.bytes, std::move(bulk.sent));
             }
         }
     }
@@ -198,13 +198,13 @@ void World::announce_modules() {
 
 // What ranks say.
 
-bool World::receive(Transport& transport) {
+bool World::receive() {
     constexpr int kAtOnce = 64;
     bool any = false;
     int rank = 0;
     std::span<const std::byte> packet;
-    for (int i = 0; i < kAtOnce && transport.receive_packet(rank, packet); ++i) {
-        read_packet(transport, static_cast<std::uint32_t>(rank), packet);
+    for (int i = 0; i < kAtOnce && transport_->receive_packet(rank, packet); ++i) {
+        read_packet(static_cast<std::uint32_t>(rank), packet);
         any = true;
     }
     if (any) {
@@ -214,7 +214,7 @@ bool World::receive(Transport& transport) {
     return any;
 }
 
-void World::read_packet(Transport& transport, std::uint32_t rank, std::span<const std::byte> bytes) {
+void World::read_packet(std::uint32_t rank, std::span<const std::byte> bytes) {
     multihull::detail::Reader reader(bytes);
     while (reader.remaining() != 0) {
         switch (reader.get<Say>()) {
@@ -222,7 +222,7 @@ void World::read_packet(Transport& transport, std::uint32_t rank, std::span<cons
                 const auto head = reader.get<DoneHead>();
                 if (head.is_bulk != 0) {
                     auto result = std::make_shared<RawBytes>(head.size);
-                    transport.receive_bulk(static_cast<int>(rank), result->bytes(), [this, rank, head, result] {
+                    transport_->receive_bulk(static_cast<int>(rank), result->bytes(), [this, rank, head, result] {
                         if (const auto owner = cluster(head.cluster)) owner->on_done(rank, head, std::move(*result));
                     });
                 } else {
@@ -306,7 +306,7 @@ void World::rank_died(std::uint32_t rank) noexcept {
     wake();
 }
 
-void World::look_for_lost(Transport& transport) {
+void World::look_for_lost() {
     any_died_.store(false);
     for (std::uint32_t rank = 1; rank < size(); ++rank) {
         if (lost_[rank] || !died_[rank].load(std::memory_order_acquire)) continue;
@@ -314,7 +314,7 @@ void World::look_for_lost(Transport& transport) {
             const std::lock_guard guard(mutex_);
             lost_[rank] = true;
         }
-        transport.give_up(static_cast<int>(rank));
+        transport_->give_up(static_cast<int>(rank));
         broadcasts_->rank_lost(rank);
         const bool redo = options_.on_rank_lost == RankLost::redo;
         const std::string sentence = lost_sentence(meeting_.ranks[rank], rank);
