@@ -3,6 +3,7 @@
 #include "mpi/cluster.hpp"
 #include "os/clock.hpp"
 #include "os/futex.hpp"
+#include "os/memory.hpp"
 
 #include <multihull/error.hpp>
 
@@ -168,7 +169,7 @@ SharedBlock Task::gather_call() const {
     };
     for (const LentBytes& piece : lent_) {
         copy_until(piece.position);
-        std::memcpy(whole.data() + to, piece.bytes.data(), piece.bytes.size());
+        os::copy_for_others(whole.data() + to, piece.bytes.data(), piece.bytes.size());
         to += piece.bytes.size();
     }
     copy_until(call_size_);

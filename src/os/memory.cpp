@@ -8,6 +8,9 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 namespace multihull::os {
 
@@ -68,6 +71,35 @@ Mapping map_shared_at(int fd, std::uint64_t address, std::size_t size) noexcept 
     }
     ::madvise(place, size, MADV_DONTDUMP);
     return Mapping(place, size);
+}
+
+void copy_for_others(void* to, const void* from, std::size_t size) noexcept {
+    auto* place = static_cast<std::byte*>(to);
+    const auto* next = static_cast<const std::byte*>(from);
+#ifdef __SSE2__
+    constexpr std::size_t kLine = 64;
+    const std::size_t before = (kLine - reinterpret_cast<std::uintptr_t>(place) % kLine) % kLine;
+    if (size >= before + kLine) {
+        std::memcpy(place, next, before);
+        place += before;
+        next += before;
+        size -= before;
+        for (; size >= kLine; size -= kLine, place += kLine, next += kLine) {
+            const auto* const source = reinterpret_cast<const __m128i*>(next);
+            auto* const line = reinterpret_cast<__m128i*>(place);
+            const __m128i first = _mm_loadu_si128(source);
+            const __m128i second = _mm_loadu_si128(source + 1);
+            const __m128i third = _mm_loadu_si128(source + 2);
+            const __m128i fourth = _mm_loadu_si128(source + 3);
+            _mm_stream_si128(line, first);
+            _mm_stream_si128(line + 1, second);
+            _mm_stream_si128(line + 2, third);
+            _mm_stream_si128(line + 3, fourth);
+        }
+        _mm_sfence();    // these stores wait for no release
+    }
+#endif
+    std::memcpy(place, next, size);
 }
 
 void punch_hole(void* address, std::size_t size) noexcept {

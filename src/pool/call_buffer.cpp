@@ -1,4 +1,5 @@
 // What a call's bytes are put into, and what they name with them.
+#include "os/memory.hpp"
 #include "process/exchange.hpp"
 #include "shm/heap.hpp"
 #include "shm/region.hpp"
@@ -61,6 +62,10 @@ std::span<std::byte> CallBuffer::Room::grow(std::span<const std::byte> used, std
     block = fresh;
     size = capacity;
     return {bytes, capacity};
+}
+
+void CallBuffer::Room::copy(std::byte* to, const void* from, std::size_t bytes) {
+    os::copy_for_others(to, from, bytes);
 }
 
 SharedBlock::SharedBlock(std::size_t size) : offset_(shm::Heap::instance().allocate(size)), size_(size) {

@@ -31,11 +31,15 @@ inline constexpr std::uint8_t kUserMark = 0x5a;
 /// What elements are aligned to at most: no more than what a Writer is given can be relied on to be.
 inline constexpr std::size_t kMaxAlignment = 64;
 
+/// From here on a Writer leaves copying to its Growth, which knows whose caches the bytes are wanted in.
+inline constexpr std::size_t kLargeCopy = std::size_t{256} << 10;
+
 /// Where a Writer gets more room when bytes do not fit.
 class Growth {
 public:
     /// At least `capacity` bytes, of which the first used.size() are a copy of `used`. Throws when there are none; `used` then still holds.
     virtual std::span<std::byte> grow(std::span<const std::byte> used, std::size_t capacity) = 0;
+    virtual void copy(std::byte* to, const void* from, std::size_t size) { std::memcpy(to, from, size); }
 
 protected:
     ~Growth() = default;
@@ -132,7 +136,9 @@ public:
 
     void write(const void* data, std::size_t size) {
         std::byte* const place = claim(size);
-        if (size != 0) {
+        if (size >= kLargeCopy) [[unlikely]] {
+            growth_->copy(place, data, size);
+        } else if (size != 0) {
             std::memcpy(place, data, size);
         }
     }

@@ -61,6 +61,7 @@ private:
     public:
         ~Room();
         std::span<std::byte> grow(std::span<const std::byte> used, std::size_t capacity) override;
+        void copy(std::byte* to, const void* from, std::size_t bytes) override;
         std::uint64_t block = 0;
         std::size_t size = 0;
     };
