@@ -48,6 +48,15 @@ Mapping map_shared(const Fd& fd, std::size_t size) {
     return Mapping(address, size);
 }
 
+Mapping map_anonymous_shared(std::size_t size) {
+    void* address = MAP_FAILED;
+    if (!fails(Call::mmap)) {
+        address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    }
+    if (address == MAP_FAILED) throw_errno("mmap of shared memory");
+    return Mapping(address, size);
+}
+
 Mapping map_read_only(int fd, std::uint64_t offset, std::size_t size) {
     void* address = MAP_FAILED;
     if (!fails(Call::mmap)) {

@@ -32,6 +32,8 @@ private:
 Fd make_memfd(const char* name, std::size_t size);
 /// Maps a descriptor shared, readable and writable, without reserving swap, left out of core dumps.
 Mapping map_shared(const Fd& fd, std::size_t size);
+/// Shared memory of this process and what it forks, without a file. Throws std::system_error.
+Mapping map_anonymous_shared(std::size_t size);
 /// Maps a part of a descriptor, from a page's beginning on, for reading only. Throws std::system_error.
 Mapping map_read_only(int fd, std::uint64_t offset, std::size_t size);
 /// The same as map_shared at an address where nothing may lie yet; empty with errno (EEXIST where something does).

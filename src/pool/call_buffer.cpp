@@ -47,6 +47,7 @@ CallBuffer::CallBuffer(SharedBlock block, std::size_t size)
     room_.block = std::exchange(block.offset_, 0);
     room_.size = block.size_;
 }
+CallBuffer::CallBuffer(const BorrowedBytes& bytes) : CallBuffer() { borrowed_ = bytes; }
 CallBuffer::~CallBuffer() = default;
 
 CallBuffer::Room::~Room() {

@@ -57,6 +57,8 @@ public:
     void start();
     /// Before start(): there are fewer processors than threads that want them.
     void idle_workers_give_way() noexcept { home_.header.idle_worker = IdleWorker::gives_way; }
+    /// Before start(): calls may be BorrowedBytes of that region.
+    void borrow_from(const shm::RegionAddress& lender) noexcept { home_.header.lender = lender; }
 
     std::uint32_t submit(Token token, CallBuffer& buffer, const TaskOptions* options);
     std::shared_ptr<Completion> submit_map(CallBuffer& call, MapPlan plan, const TaskOptions* options);

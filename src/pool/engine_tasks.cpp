@@ -5,6 +5,7 @@
 #include "os/memory.hpp"
 #include "os/process.hpp"
 #include "os/thread_sanitizer.hpp"
+#include "pool/fetched_call.hpp"
 #include "pool/map_state.hpp"
 #include "process/exchange.hpp"
 #include "shm/heap.hpp"
@@ -203,13 +204,16 @@ std::uint32_t Engine::enqueue_new(Token token, CallBuffer* buffer, const void* i
             std::memcpy(shared.arguments, inline_arguments, inline_size);
             shared.arguments_size = inline_size;
         } else {
-            shared.arguments_size = buffer->writer_.size();
+            const BorrowedBytes& borrowed = buffer->borrowed_;
+            shared.arguments_size = borrowed.size != 0 ? borrowed.size : buffer->writer_.size();
             history_.bytes_sent += shared.arguments_size;
             if (!buffer->kept_.empty()) record.kept = std::move(buffer->kept_);
-            if (buffer->room_.block != 0) {
+            if (borrowed.size != 0) {
+                shared.arguments_offset = borrowed.offset;
+            } else if (buffer->room_.block != 0) {
                 record.block = std::exchange(buffer->room_.block, 0);
                 record.block_size = buffer->room_.size;
-                shared.arguments_offset = record.block;
+                shared.arguments_offset = record.block | (buffer->is_plan_ ? kFetched : 0);
             } else {
                 std::memcpy(shared.arguments, buffer->writer_.bytes().data(), shared.arguments_size);
             }

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "process/crash_handler.hpp"
+#include "shm/foreign_region.hpp"
 #include "shm/pins.hpp"
 #include "shm/region.hpp"
 
@@ -167,6 +168,7 @@ struct PoolHeader {
     char name[64];
     char owner_name[64];
     std::uint64_t parent_entry_address;    ///< Where the process that made the pool has worker_entry.
+    shm::RegionAddress lender;             ///< Of another family, in whose region arguments may lie.
 
     std::atomic<std::uint64_t>
         entry_address;    ///< Where workers have worker_entry: the program's place in their memory.

@@ -36,7 +36,7 @@ MapWorker::MapWorker(const MapPart& part, WorkerSlot& self, std::uint32_t index,
     timed_ = header_.timed != 0;
     reader_.emplace(std::span(shm::Region::instance().at(header_.call_offset), header_.call_size));
     call_ = &*reader_;
-    input_ = shm::Region::instance().at(header_.input_offset);
+    input_ = shm::readable_at(header_.input_offset);
     output_ = shm::Region::instance().at(header_.output_offset);
     count_ = header_.count;
     chunk_ = header_.fixed_chunk != 0 ? header_.fixed_chunk : 1;

@@ -5,6 +5,7 @@
 #include "os/fault.hpp"
 #include "os/futex.hpp"
 #include "os/process.hpp"
+#include "pool/fetched_call.hpp"
 #include "pool/layout.hpp"
 #include "pool/map_worker.hpp"
 #include "pool/result_arena.hpp"
@@ -56,7 +57,7 @@ public:
         install_crash_handler(&self_.crash);
         memory_base_ = os::private_memory();
         set_memory_limit(header_.memory_limit);
-        if (!run_call(header_.initializer_offset, header_.initializer_size)) {
+        if (!find_lender() || !run_call(header_.initializer_offset, header_.initializer_size)) {
             self_.phase.store(WorkerSlot::unusable, std::memory_order_release);
             leave_child(1);
         }
@@ -171,6 +172,7 @@ private:
         while (!run_once(shared, retries == 0)) --retries;
         os::kill_point(os::KillPoint::task_result_written);
         account(shared);
+        fetched_.let_go();
         finish(task, outcome_);
         ++tasks_done_;
     }
@@ -196,17 +198,18 @@ private:
         entry.started_ns = std::max(started_ns_, shared.submitted_ns);
         entry.ended_ns = std::max(ended_ns_, entry.started_ns);
         entry.token = shared.token;
-        entry.leading = shared.is_map ? 0 : leading_bytes(arguments_of(shared));
+        entry.leading = shared.is_map ? 0 : leading_bytes(arguments_);
         entry.pid = pid_;
         entry.outcome = failed ? TraceEntry::exception : TraceEntry::value;
         trace_.write(entry);
         WorkerCounters::add(self_.counters.work_ns, static_cast<std::uint64_t>(entry.ended_ns - entry.started_ns));
     }
 
-    static std::span<const std::byte> arguments_of(const TaskSlot& shared) {
-        const std::byte* const bytes =
-            shared.arguments_offset == 0 ? shared.arguments : shm::Region::instance().at(shared.arguments_offset);
-        return {bytes, shared.arguments_size};
+    std::span<const std::byte> arguments_of(const TaskSlot& shared) {
+        const std::uint64_t offset = shared.arguments_offset;
+        if (offset == 0) return {shared.arguments, shared.arguments_size};
+        const std::span<const std::byte> bytes(shm::readable_at(offset & ~kFetched), shared.arguments_size);
+        return (offset & kFetched) == 0 ? bytes : fetched_.fetch(bytes, header_.lender.pid);
     }
 
     // Runs the task and leaves its outcome in the slot. False when it threw and is to be run again.
@@ -246,7 +249,9 @@ private:
     }
 
     void call(TaskSlot& shared, Writer& writer) {
-        Reader reader(arguments_of(shared));
+        arguments_ = {};    // of the task before; where they can't be had there are none
+        arguments_ = arguments_of(shared);
+        Reader reader(arguments_);
         TaskContext context(reader, writer);
         if (shared.is_map) {
             const auto part = reader.get<MapPart>();
@@ -337,6 +342,18 @@ private:
         return header_.max_growth != 0 && os::private_memory() > memory_base_ + header_.max_growth;
     }
 
+    // False, with the reason in the slot, where arguments can't be read.
+    bool find_lender() {
+        if (header_.lender.pid == 0) return true;
+        try {
+            shm::look_into_foreign_region(header_.lender);
+            return true;
+        } catch (const std::exception& error) {
+            std::snprintf(self_.start_error, sizeof self_.start_error, "%s", error.what());
+            return false;
+        }
+    }
+
     // Runs the initializer or the exit function; false, with the reason in the slot, when it throws.
     bool run_call(std::uint64_t offset, std::uint64_t size) {
         if (offset == 0) return true;
@@ -365,6 +382,8 @@ private:
     const pid_t parent_;
     const ForkGuard guard_;    // a copy of this process that a task forked must not come back here
     ResultArena arena_;
+    FetchedCall fetched_;
+    std::span<const std::byte> arguments_;    // of the task at hand
     std::size_t memory_base_ = 0;
     std::size_t memory_limit_ = 0;
     const bool keeps_times_;

@@ -39,17 +39,27 @@ private:
     std::uint64_t id_ = 0;    // 0: there are none
 };
 
+/// Bytes at a place in shared memory that is somebody else's, who leaves them there until the task has ended.
+struct BorrowedBytes {
+    std::uint64_t offset = 0;
+    std::uint64_t size = 0;
+};
+
 /// Takes the bytes of a call, in shared memory where they are many.
 class CallBuffer {
 public:
     CallBuffer();
     /// A call whose bytes are the first `size` of a block.
     CallBuffer(SharedBlock block, std::size_t size);
+    /// A call whose bytes are borrowed. For a task, not for a map.
+    explicit CallBuffer(const BorrowedBytes& bytes);
     CallBuffer(const CallBuffer&) = delete;
     CallBuffer& operator=(const CallBuffer&) = delete;
     ~CallBuffer();
 
     Writer& writer() noexcept { return writer_; }
+    /// The bytes are a plan by which the worker fetches the call: see src/pool/fetched_call.hpp. For a task, not for a map.
+    void be_plan() noexcept { is_plan_ = true; }
 
 private:
     friend class Engine;
@@ -68,6 +78,8 @@ private:
 
     std::byte first_[kRoom];
     Room room_;
+    BorrowedBytes borrowed_;
+    bool is_plan_ = false;
     CallDescriptors descriptors_;
     Writer writer_;
     std::vector<std::shared_ptr<const void>> kept_;    // what the call names, until the task has ended

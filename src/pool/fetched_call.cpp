@@ -1,0 +1,70 @@
+#include "pool/fetched_call.hpp"
+
+#include "os/process.hpp"
+
+#include <multihull/codec.hpp>
+#include <multihull/error.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <sys/uio.h>
+#include <vector>
+
+namespace multihull::detail {
+
+namespace {
+
+/// More room is given back when its call has been run.
+constexpr std::size_t kKeep = std::size_t{16} << 20;
+
+bool read_from(pid_t process, std::uint64_t address, std::span<std::byte> to) noexcept {
+    while (!to.empty()) {
+        const iovec here{to.data(), to.size()};
+        const iovec there{reinterpret_cast<void*>(address), to.size()};
+        const ssize_t got = ::process_vm_readv(process, &here, 1, &there, 1, 0);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return false;
+        to = to.subspan(static_cast<std::size_t>(got));
+        address += static_cast<std::uint64_t>(got);
+    }
+    return true;
+}
+
+}    // namespace
+
+bool can_fetch_from(pid_t process, std::uint64_t address) noexcept {
+    std::byte some[8];
+    return read_from(process, address, some);
+}
+
+std::span<const std::byte> FetchedCall::fetch(std::span<const std::byte> plan, pid_t process) {
+    Reader reader(plan);
+    const auto head = reader.get<FetchPlan>();
+    std::vector<FetchedPiece> pieces(head.pieces);
+    reader.read(pieces.data(), pieces.size() * sizeof(FetchedPiece));
+    if (room_.size() < head.call_size) {
+        room_.reset();
+        room_ = os::map_anonymous_shared(std::bit_ceil(std::max<std::size_t>(head.call_size, 1)));
+    }
+    const std::span<std::byte> call(room_.data(), head.call_size);
+    std::size_t at = 0;
+    for (const FetchedPiece& piece : pieces) {
+        reader.read(call.subspan(at, piece.position - at).data(), piece.position - at);
+        if (!read_from(process, piece.address, call.subspan(piece.position, piece.size))) {
+            throw Error("arguments could not be read from process " + std::to_string(process) +
+                        ", which has them: " + os::errno_text(errno));
+        }
+        at = piece.position + piece.size;
+    }
+    reader.read(call.subspan(at).data(), call.size() - at);
+    return call;
+}
+
+void FetchedCall::let_go() noexcept {
+    if (room_.size() > kKeep) room_.reset();
+}
+
+}    // namespace multihull::detail
