@@ -34,9 +34,11 @@ void RankWatch::stop() {
         ranks.swap(ranks_);
     }
     for (const auto& [fd, rank] : ranks) Supervisor::instance().unwatch(fd);
+    const std::lock_guard none_under_way(telling_);
 }
 
 void RankWatch::on_readable(int fd) {
+    const std::lock_guard telling(telling_);
     std::pair<std::uint32_t, os::Fd> rank;
     {
         const std::lock_guard guard(mutex_);

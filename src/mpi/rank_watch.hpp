@@ -21,6 +21,7 @@ public:
 
     /// Watches a process from now on; one that is gone already counts as died.
     void add(std::uint32_t rank, pid_t pid);
+    /// When it has returned, `died` is not called any more.
     void stop();
 
     void on_readable(int fd) override;
@@ -28,6 +29,7 @@ public:
 
 private:
     const std::function<void(std::uint32_t)> died_;
+    std::mutex telling_;    // held while `died` is called; before mutex_
     std::mutex mutex_;
     std::map<int, std::pair<std::uint32_t, os::Fd>> ranks_;    // by descriptor
 };
