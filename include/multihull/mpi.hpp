@@ -35,6 +35,8 @@ struct SessionOptions {
     /// Ranks to start beside those that the launcher started (MPI_Comm_spawn): `{.spawn = 3}` makes four of a program that was started
     /// without one. The launcher, or the MPI's own settings, say on which machines.
     int spawn = 0;
+    /// Workers of rank 0's own machine read big arguments where rank 0 has them. With false, they are sent to all ranks alike.
+    bool read_in_place = true;
 };
 
 /// What rank 0 has sent and received since the session began.

@@ -206,7 +206,14 @@ void Cluster::free_id(std::uint32_t id) {
     --sent_count_;
     Link& link = link_of(task->rank_);
     --link.outstanding;
-    link.bytes -= task->size();
+    link.bytes -= task->load_;
+}
+
+// Needs mutex_. The same without an answer of its rank, whose workers may go on for a moment: what they read is never used for anything else.
+void Cluster::give_up_id(std::uint32_t id) {
+    Task& task = *sent_[id];
+    task.stranded_ = task.stranded_ || task.is_lent_;
+    free_id(id);
 }
 
 void Cluster::on_closed(std::uint32_t rank) {
@@ -231,7 +238,7 @@ void Cluster::on_lost(std::uint32_t rank, const std::exception_ptr& why, bool re
     for (std::uint32_t id = 0; id < sent_.size(); ++id) {
         if (!sent_[id] || sent_[id]->rank_ != rank) continue;
         const TaskPtr task = sent_[id];
-        free_id(id);
+        give_up_id(id);
         requeue(task, false);
     }
     fail_what_nobody_can_do(why);
@@ -266,7 +273,7 @@ void Cluster::fail_everything(const std::exception_ptr& why) {
     for (std::uint32_t id = 0; id < sent_.size(); ++id) {
         if (!sent_[id]) continue;
         const TaskPtr task = sent_[id];
-        free_id(id);
+        give_up_id(id);
         finish(task, why);
     }
 }

@@ -111,6 +111,7 @@ private:
     void drop_queue(const std::exception_ptr& why);
     void fail_what_nobody_can_do(const std::exception_ptr& why);
     void free_id(std::uint32_t id);
+    void give_up_id(std::uint32_t id);
     void finish(const TaskPtr& task, Outcome outcome, RawBytes bytes);
     void finish(const TaskPtr& task, const std::exception_ptr& why);
     void tell(const TaskPtr& task);
@@ -141,6 +142,7 @@ private:
         dropped_;    // what tasks that come back from ranks end with; empty while they are given out again
     bool closed_ = false;
     bool links_closed_ = false;
+    std::vector<Task::Call> stranded_;    // what workers of lost ranks may read still
     CallbackThread callbacks_;
 };
 

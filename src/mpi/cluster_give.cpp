@@ -151,7 +151,6 @@ void Cluster::send(Link& link, const TaskPtr& task) {
     sent_[id] = task;
     ++sent_count_;
     ++link.outstanding;
-    link.bytes += task->size();
     link.nothing_back = false;
     task->place_ = Task::Place::sent;
     ++task->sending_;
@@ -170,21 +169,42 @@ void Cluster::send(Link& link, const TaskPtr& task) {
     head.token = task->token_;
     head.is_map = task->is_map() ? 1 : 0;
     head.has_options = task->options_ ? 1 : 0;
-    head.call = lent != 0 ? CallBytes::around : call.size() > kBulk ? CallBytes::bulk : CallBytes::here;
+    const Meeting& meeting = world_.meeting();
+    const bool borrows = meeting.borrows(link.rank);
+    const bool lends_call = borrows && !task->is_map() && lent == 0 && call.size() > kBulk;
+    const bool lends_inputs = borrows && inputs.size() > kBulk;
+    const bool is_fetched = lent != 0 && meeting.fetches(link.rank);
+    task->is_lent_ = lends_call || lends_inputs || is_fetched;
+    // What lies there already takes no room ahead of need.
+    task->load_ =
+        task->size() - (lends_call ? call.size() : 0) - (lends_inputs ? inputs.size() : 0) - (is_fetched ? lent : 0);
+    link.bytes += task->load_;
+    if (is_fetched) {
+        head.call = CallBytes::fetched;
+    } else if (lent != 0) {
+        head.call = CallBytes::around;
+    } else if (lends_call) {
+        head.call = CallBytes::lent;
+    } else {
+        head.call = call.size() > kBulk ? CallBytes::bulk : CallBytes::here;
+    }
     head.names_values = task->values_.empty() ? 0 : 1;
-    const bool inputs_are_bulk = inputs.size() > kBulk;
+    const bool inputs_are_bulk = inputs.size() > kBulk && !lends_inputs;
     head.call_size = task->call_size_ < kHuge ? static_cast<std::uint32_t>(task->call_size_) : kHuge;
     std::vector<World::Bulk> bulks;
+    const auto no_more_on_its_way = [this, task] {
+        const std::lock_guard guard(mutex_);
+        --task->on_their_way_;
+        task->let_go_of_call();
+    };
     const auto announce = [&](std::span<const std::byte> bytes) {
         ++task->on_their_way_;
-        bulks.push_back({bytes, [this, task] {
-                             const std::lock_guard guard(mutex_);
-                             --task->on_their_way_;
-                             task->let_go_of_call();
-                         }});
+        bulks.push_back({bytes, no_more_on_its_way});
     };
     if (head.call == CallBytes::bulk) announce(call);
-    for (const LentBytes& piece : task->lent_) announce(piece.bytes);
+    if (head.call == CallBytes::around) {
+        for (const LentBytes& piece : task->lent_) announce(piece.bytes);
+    }
     if (inputs_are_bulk) announce(inputs);
     world_.post(
         link.rank,
@@ -193,19 +213,27 @@ void Cluster::send(Link& link, const TaskPtr& task) {
             packet.put(head);
             if (head.call_size == kHuge) packet.put(std::uint64_t{task->call_size_});
             if (task->is_map()) {
-                packet.put(MapHead{task->plan_->count, task->plan_->output_size, inputs.size(), inputs_are_bulk});
+                packet.put(MapHead{task->plan_->count, task->plan_->output_size, inputs.size(), inputs_are_bulk,
+                                   lends_inputs ? task->inputs_.offset() : 0});
             }
             if (task->options_) encode_options(packet, *task->options_);
             if (head.names_values != 0) {
                 packet.put(static_cast<std::uint32_t>(task->values_.size()));
                 packet.write(std::as_bytes(std::span(task->values_)));
             }
-            if (head.call == CallBytes::around) {
+            if (lent != 0) {
                 packet.put(static_cast<std::uint32_t>(task->lent_.size()));
-                for (const LentBytes& piece : task->lent_) packet.put(LentHead{piece.position, piece.bytes.size()});
+                for (const LentBytes& piece : task->lent_) {
+                    packet.put(LentHead{piece.position, piece.bytes.size(),
+                                        reinterpret_cast<std::uintptr_t>(piece.bytes.data())});
+                }
             }
-            if (head.call != CallBytes::bulk) packet.write(call);
-            if (!inputs_are_bulk) packet.write(inputs);
+            if (head.call == CallBytes::lent) {
+                packet.put(task->call_.offset());
+            } else if (head.call != CallBytes::bulk) {
+                packet.write(call);
+            }
+            if (!inputs_are_bulk && !lends_inputs) packet.write(inputs);
         },
         std::move(bulks));
 }
@@ -258,6 +286,7 @@ void Cluster::recall_local(std::size_t wanted) {
 // Needs mutex_. A task comes back from where it was given to.
 void Cluster::requeue(const TaskPtr& task, bool in_front) {
     task->place_ = Task::Place::queued;
+    task->is_lent_ = false;
     if (task->unwanted_) {
         finish(task, std::make_exception_ptr(Cancelled("the task was cancelled before it started")));
     } else if (dropped_) {

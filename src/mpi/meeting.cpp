@@ -1,6 +1,7 @@
 #include "mpi/meeting.hpp"
 
 #include "os/process.hpp"
+#include "pool/fetched_call.hpp"
 
 #include <multihull/error.hpp>
 
@@ -19,7 +20,7 @@ namespace {
 
 using multihull::detail::ModulePlace;
 
-constexpr std::uint64_t kMagic = 0x6d756c7469687031;    // changes with what is said at a meeting
+constexpr std::uint64_t kMagic = 0x6d756c7469687032;    // changes with what is said at a meeting
 
 std::uint64_t hash(std::uint64_t hash, const void* data, std::size_t size) {
     const auto* bytes = static_cast<const unsigned char*>(data);
@@ -65,6 +66,18 @@ std::uintptr_t translated(std::uintptr_t address, const std::vector<ModulePlace>
     return 0;
 }
 
+// Nothing from another machine, nor where the system keeps this process, by a user or a container of its own, from looking.
+Reach reach_to(const Facts& rank_0, const Facts& own) {
+    if (rank_0.machine != own.machine || rank_0.region.pid == 0) return Reach::none;
+    try {
+        shm::map_foreign_region(rank_0.region);
+    } catch (const std::exception&) {
+        return Reach::none;
+    }
+    const bool all = multihull::detail::can_fetch_from(rank_0.pid, rank_0.some_address);
+    return all ? Reach::all_memory : Reach::shared_memory;
+}
+
 }    // namespace
 
 Arrival arrive() {
@@ -80,6 +93,8 @@ Arrival arrive() {
     facts.cpu_set = this_cpu_set();
     facts.pid = ::getpid();
     facts.ok = 1;
+    facts.region = shm::address_of_own_region();
+    facts.some_address = reinterpret_cast<std::uintptr_t>(&kMagic);
     ::gethostname(facts.host, sizeof facts.host - 1);
     static_cast<void>(::readlink("/proc/self/exe", facts.path, sizeof facts.path - 1));
     return arrival;
@@ -104,7 +119,14 @@ Meeting meet(Transport& transport, const Arrival& arrival) {
     }
     transport.broadcast(bytes_of(verdict));
     if (verdict.ok == 0) throw StartError(wrong.empty() ? "this run was refused by rank 0" : wrong);
-    if (transport.rank() != 0) meeting.ranks = {verdict};    // what rank 0 said of itself
+    if (transport.rank() != 0) {
+        meeting.ranks = {verdict};    // what rank 0 said of itself
+        meeting.reaches = {Reach::all_memory, reach_to(verdict, own)};
+    }
+    const Reach reach = transport.rank() == 0 ? Reach::all_memory : meeting.reaches.back();
+    for (const std::byte each : transport.gather(std::as_bytes(std::span(&reach, 1)))) {
+        meeting.reaches.push_back(static_cast<Reach>(each));
+    }
 
     std::uint64_t count = arrival.numbers.size();
     transport.broadcast(bytes_of(count));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "mpi/transport.hpp"
+#include "shm/foreign_region.hpp"
 
 #include <multihull/detail/token.hpp>
 
@@ -22,9 +23,14 @@ struct Facts {
     std::uint64_t cpu_set;    ///< Which ones (hashed).
     std::int32_t pid;
     std::int32_t ok;
+    shm::RegionAddress region;
+    std::uint64_t some_address;    ///< Of something that stays where it is.
     char host[64];
     char path[256];
 };
+
+/// What a rank's workers can read of rank 0's memory, where that lies.
+enum class Reach : std::uint8_t { none, shared_memory, all_memory };
 
 /// What is known after the meeting. Of rank 0 whole; the others know themselves and rank 0.
 struct Meeting {
@@ -33,6 +39,13 @@ struct Meeting {
     /// Where each rank's modules are, so that stacks from there can be read here.
     std::vector<std::vector<multihull::detail::ModulePlace>> modules;
 
+    /// How each rank's workers can read what rank 0 has. Of ranks other than 0, the last one is their own.
+    std::vector<Reach> reaches;
+
+    /// Whether a rank's workers can look into rank 0's shared memory.
+    bool borrows(std::size_t rank) const { return reaches[rank] != Reach::none; }
+    /// Whether they can copy from all of rank 0's memory.
+    bool fetches(std::size_t rank) const { return reaches[rank] == Reach::all_memory; }
     /// How many ranks share the processors of one.
     std::uint64_t sharing(std::size_t rank) const;
     /// The workers that a rank has where nobody says how many: its share of its machine's processors.

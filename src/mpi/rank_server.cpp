@@ -4,6 +4,7 @@
 #include "mpi/rank_watch.hpp"
 #include "mpi/threads.hpp"
 #include "mpi/world.hpp"
+#include "pool/fetched_call.hpp"
 
 #include <multihull/error.hpp>
 #include <multihull/log.hpp>
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <iterator>
 #include <string>
 #include <time.h>
@@ -45,7 +47,7 @@ void leave_signals_to_rank_0() {
 
 int serve(Transport& transport, const Meeting& meeting) {
     leave_signals_to_rank_0();
-    const auto server = std::make_shared<RankServer>(transport);
+    const auto server = std::make_shared<RankServer>(transport, meeting);
     const auto watch = std::make_shared<RankWatch>([server](std::uint32_t) { server->orphaned(); });
     const Facts& first = meeting.ranks.front();
     if (first.machine == arrive().facts.machine) watch->add(0, first.pid);
@@ -231,6 +233,7 @@ void RankServer::make_engine(Pool& pool) {
         options.start_method = StartMethod::forkserver;
         auto engine = std::make_shared<multihull::detail::Engine>(std::move(options));
         if (pool.crowded) engine->idle_workers_give_way();
+        if (meeting_.reaches.back() != Reach::none) engine->borrow_from(meeting_.ranks.front().region);
         engine->start();
         pool.engine = std::move(engine);
     } catch (...) {
@@ -254,13 +257,39 @@ void RankServer::take_task(Reader& reader) {
             values_.when_settled(number, [this, task] { piece_came(task); });
         }
     }
-    task->call = SharedBlock(std::max<std::size_t>(task->call_size, 1));
-    take_call(reader, task);
-    if (task->head.is_map) {
+    if (task->head.call == CallBytes::lent) {
+        task->borrowed = {shm::kForeign | reader.get<std::uint64_t>(), task->call_size};
+    } else if (task->head.call == CallBytes::fetched) {
+        take_plan(reader, *task);
+    } else {
+        task->call = SharedBlock(std::max<std::size_t>(task->call_size, 1));
+        take_call(reader, task);
+    }
+    if (task->head.is_map && task->map.inputs_lent == 0) {
         task->inputs = SharedBlock(std::max<std::size_t>(task->map.inputs_size, 1));
         piece(reader, task->map.inputs_are_bulk != 0, {task->inputs.data(), task->map.inputs_size}, task);
     }
     piece_came(task);
+}
+
+// The worker that runs it gets the pieces.
+void RankServer::take_plan(Reader& reader, Arriving& task) {
+    using multihull::detail::FetchedPiece;
+    multihull::detail::FetchPlan plan{task.call_size, reader.get<std::uint32_t>()};
+    std::vector<FetchedPiece> pieces;
+    std::size_t rest = task.call_size;
+    for (std::uint64_t i = 0; i < plan.pieces; ++i) {
+        const auto head = reader.get<LentHead>();
+        pieces.push_back({head.position, head.size, head.address});
+        rest -= head.size;
+    }
+    task.call_size = sizeof plan + pieces.size() * sizeof(FetchedPiece) + rest;
+    task.call = SharedBlock(task.call_size);
+    std::byte* place = task.call.data();
+    std::memcpy(place, &plan, sizeof plan);
+    place += sizeof plan;
+    std::memcpy(place, pieces.data(), pieces.size() * sizeof(FetchedPiece));
+    reader.read(place + pieces.size() * sizeof(FetchedPiece), rest);
 }
 
 void RankServer::take_call(Reader& reader, const std::shared_ptr<Arriving>& task) {
@@ -308,12 +337,18 @@ void RankServer::begin(const std::shared_ptr<Arriving>& task) {
     try {
         if (!pool.engine) std::rethrow_exception(pool.no_engine);
         const TaskOptions* const options = task->head.has_options ? &task->options : nullptr;
-        CallBuffer buffer(std::move(task->call), task->call_size);
+        std::optional<CallBuffer> buffer;
+        if (task->borrowed.size != 0) {
+            buffer.emplace(task->borrowed);
+        } else {
+            buffer.emplace(std::move(task->call), task->call_size);
+            if (task->head.call == CallBytes::fetched) buffer->be_plan();
+        }
         Entry entry;
         entry.id = task->head.id;
         entry.is_map = task->head.is_map != 0;
         if (!entry.is_map) {
-            entry.task = submit_to(pool.engine, task->head.token, buffer, options);
+            entry.task = submit_to(pool.engine, task->head.token, *buffer, options);
         } else {
             MapPlan plan;
             plan.token = task->head.token;
@@ -321,10 +356,14 @@ void RankServer::begin(const std::shared_ptr<Arriving>& task) {
             plan.output_size = task->map.output_size;
             plan.cells = true;
             plan.max_parts = 1;
-            plan.input_offset = task->inputs.offset();
-            plan.input_capacity = task->inputs.size();
-            task->inputs.release();
-            entry.task = {multihull::detail::submit_map(pool.engine, buffer, plan, options), 0};
+            if (task->map.inputs_lent != 0) {
+                plan.input_offset = shm::kForeign | task->map.inputs_lent;
+            } else {
+                plan.input_offset = task->inputs.offset();
+                plan.input_capacity = task->inputs.size();
+                task->inputs.release();
+            }
+            entry.task = {multihull::detail::submit_map(pool.engine, *buffer, plan, options), 0};
         }
         pool.entries.push_back(std::move(entry));
     } catch (...) {

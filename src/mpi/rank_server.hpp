@@ -7,6 +7,7 @@
 // (2) Of each task one thing is said: `done`, or its name in `returned`.
 #pragma once
 
+#include "mpi/meeting.hpp"
 #include "mpi/poll.hpp"
 #include "mpi/rank_values.hpp"
 #include "mpi/task.hpp"
@@ -34,7 +35,8 @@ namespace multihull::mpi {
 
 class RankServer {
 public:
-    explicit RankServer(Transport& transport) : transport_(transport), values_(transport) {}
+    RankServer(Transport& transport, const Meeting& meeting)
+        : transport_(transport), meeting_(meeting), values_(transport) {}
 
     /// Returns when rank 0 says that the session is over, with the exit status.
     int run();
@@ -52,6 +54,7 @@ private:
         MapHead map{};
         TaskOptions options;
         SharedBlock call;
+        multihull::detail::BorrowedBytes borrowed;    // the call instead, where it lies in rank 0's memory
         std::size_t call_size = 0;
         SharedBlock inputs;
         unsigned missing = 0;      // pieces, and values, that are on their way
@@ -85,6 +88,7 @@ private:
     void open(multihull::detail::Reader& reader);
     void make_engine(Pool& pool);
     void take_task(multihull::detail::Reader& reader);
+    static void take_plan(multihull::detail::Reader& reader, Arriving& task);
     void take_call(multihull::detail::Reader& reader, const std::shared_ptr<Arriving>& task);
     void piece(multihull::detail::Reader& reader, bool is_bulk, std::span<std::byte> place,
                const std::shared_ptr<Arriving>& task);
@@ -110,6 +114,7 @@ private:
     Pool* find(std::uint32_t cluster);
 
     Transport& transport_;
+    const Meeting& meeting_;
     Poll poll_;
     std::map<std::uint32_t, Pool> pools_;
     RankValues values_;

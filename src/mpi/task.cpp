@@ -178,9 +178,8 @@ SharedBlock Task::gather_call() const {
 
 void Task::let_go_of_call() noexcept {
     if (on_their_way_ != 0 || place_ != Place::ended) return;
-    call_ = {};
-    lent_.clear();
-    inputs_ = {};
+    Call call{std::exchange(call_, {}), std::exchange(lent_, {}), std::exchange(inputs_, {})};
+    if (stranded_) cluster_->stranded_.push_back(std::move(call));
 }
 
 }    // namespace multihull::mpi

@@ -93,6 +93,11 @@ private:
     std::atomic<std::uint32_t> word_{0};
 
     // The call.
+    struct Call {
+        SharedBlock bytes;    // without what is lent
+        std::vector<LentBytes> lent;
+        SharedBlock inputs;
+    };
     const Token token_;
     std::unique_ptr<TaskOptions> options_;
     SharedBlock call_;    // without what is lent
@@ -109,6 +114,9 @@ private:
     std::uint32_t id_ = 0;         // on the wire, while it is sent
     bool unwanted_ = false;        // it is to end where it has not begun
     unsigned on_their_way_ = 0;    // pieces of the call that MPI still reads
+    std::size_t load_ = 0;         // bytes that its rank was sent for it
+    bool is_lent_ = false;         // the rank's workers read the call in this process's memory
+    bool stranded_ = false;        // the same, and some of whom nobody can ask
     multihull::detail::Submitted local_;
     std::vector<std::function<void()>> callbacks_;
     bool hooked_ = false;    // the engine tells of its end

@@ -56,7 +56,9 @@ struct OpenHead {
 enum class CallBytes : std::uint8_t {
     here,      ///< In the packet.
     bulk,      ///< Behind it.
+    lent,      ///< In rank 0's shared memory, where this rank's workers can look: at this offset (64 bits).
     around,    ///< In the packet, but for what is lent: how many pieces (32 bits), and a LentHead for each, come first. Those are bulk.
+    fetched,    ///< The same, but that workers read the pieces in rank 0's memory.
 };
 
 struct TaskHead {
@@ -72,6 +74,7 @@ struct TaskHead {
 struct LentHead {
     std::uint64_t position;    ///< In the call.
     std::uint64_t size;
+    std::uint64_t address;    ///< In rank 0.
 };
 /// Behind the TaskHead of a map.
 struct MapHead {
@@ -79,6 +82,7 @@ struct MapHead {
     std::uint64_t output_size;
     std::uint64_t inputs_size;
     std::uint64_t inputs_are_bulk;
+    std::uint64_t inputs_lent;    ///< Where they are in rank 0's shared memory; 0: they travel.
 };
 /// In place of TaskHead::call_size where that is kHuge.
 inline constexpr std::uint32_t kHuge = ~std::uint32_t{0};

@@ -37,6 +37,7 @@ std::string lost_sentence(const Facts& facts, std::uint32_t rank) {
 }    // namespace
 
 World::World(Arrival arrival, SessionOptions options, char** argv) : options_(options) {
+    if (!options_.read_in_place) arrival.facts.region = {};
     thread_ = start_thread("mh-mpi", [this, argv, arrival = std::move(arrival)] { run(arrival, argv); });
     std::unique_lock guard(mutex_);
     changed_.wait(guard, [&] { return met_ || failed_; });

@@ -62,6 +62,7 @@ export MH_NAME=$name MH_APART=no
 export OMPI_MCA_plm_rsh_agent=$folder/ssh OMPI_MCA_btl=tcp,self OMPI_MCA_pml=ob1
 export OMPI_MCA_btl_tcp_if_include=10.213.0.0/24 OMPI_MCA_oob_tcp_if_include=10.213.0.0/24
 export TMPDIR=$folder
+export MULTIHULL_TEST_FAR=1    # they see one another's processes as on one machine
 
 on_all() { timeout --kill-after=30 120 ip netns exec "$name-1" "$mpiexec" --host "$hosts" -n 4 "$program" "$@" >"$folder/output" 2>&1; }
 bytes_of() { ip netns exec "$name-$1" cat /sys/class/net/net/statistics/rx_bytes; }

@@ -373,7 +373,10 @@ int main(int argc, char** argv) {
     const std::string what = victim ? argv[2] : "";
     try {
         const auto lost = what.starts_with("redo") ? multihull::mpi::RankLost::redo : multihull::mpi::RankLost::fail;
-        multihull::mpi::Session own(argc, argv, {.on_rank_lost = lost, .spawn = what == "spawn" ? 3 : 0});
+        // As between machines, where the environment says so.
+        const bool near = std::getenv("MULTIHULL_TEST_FAR") == nullptr;
+        multihull::mpi::Session own(argc, argv,
+                                    {.on_rank_lost = lost, .spawn = what == "spawn" ? 3 : 0, .read_in_place = near});
         session = &own;
         if (victim) return be_a_victim(what, argc > 3 ? argv[3] : "");
         ::testing::InitGoogleTest(&argc, argv);

@@ -1,6 +1,5 @@
 // What an executor over several ranks does beyond what all executors do.
 #include "mpi/tree.hpp"
-#include "shm/region.hpp"
 #include "support/board.hpp"
 
 #include <multihull/futures.hpp>
@@ -17,8 +16,10 @@
 #include <chrono>
 #include <csignal>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <deque>
+#include <fstream>
 #include <map>
 #include <numeric>
 #include <ranges>
@@ -51,6 +52,24 @@ int rank_number() {
     const char* number = std::getenv("OMPI_COMM_WORLD_RANK");
     if (number == nullptr) number = std::getenv("PMI_RANK");
     return number == nullptr ? -1 : std::stoi(number);
+}
+
+/// Whether arguments travel that workers of one machine would read where rank 0 has them.
+bool far() { return std::getenv("MULTIHULL_TEST_FAR") != nullptr; }
+
+/// Whether it lies in shared memory: in what came, or where another process has it, and not in a copy that was made of that.
+bool is_shared(const void* place) {
+    const auto address = reinterpret_cast<std::uintptr_t>(place);
+    std::ifstream maps("/proc/self/maps");
+    for (std::string line; std::getline(maps, line);) {
+        std::uintptr_t begin = 0;
+        std::uintptr_t end = 0;
+        char rights[5] = {};
+        if (std::sscanf(line.c_str(), "%lx-%lx %4s", &begin, &end, rights) == 3 && address >= begin && address < end) {
+            return rights[3] == 's';
+        }
+    }
+    return false;
 }
 
 TEST(Ranks, all_of_them_work) {
@@ -110,14 +129,69 @@ TEST(Ranks, big_arguments_and_results_arrive_whole) {
     EXPECT_EQ(i, 20U);
 }
 
+std::uint64_t sum_of(std::span<const std::uint64_t> values) {
+    return std::accumulate(values.begin(), values.end(), std::uint64_t{0});
+}
+
+TEST(Ranks, of_one_machine_read_big_arguments_where_rank_0_has_them) {
+    constexpr std::size_t kCount = std::size_t{1} << 17;    // 1 MiB
+    constexpr std::uint64_t kTasks = 24;
+    PoolExecutor executor(3);    // of ranks 1 to 3
+    executor.submit([] {}).get();
+    const std::uint64_t before = session->traffic().bytes_sent;
+    std::vector<multihull::Future<std::uint64_t>> sums;
+    std::vector<std::uint64_t> kept(kCount);
+    for (std::uint64_t i = 0; i < kTasks; ++i) {
+        std::ranges::fill(kept, i);    // the caller's, to be changed when it has been submitted
+        sums.push_back(executor.submit(sum_of, kept));
+        sums.push_back(executor.submit(sum_of, std::vector<std::uint64_t>(kCount, i)));
+    }
+    std::ranges::fill(kept, 77);
+    for (std::uint64_t i = 0; i < kTasks; ++i) {
+        EXPECT_EQ(sums[2 * i].get(), i * kCount);
+        EXPECT_EQ(sums[2 * i + 1].get(), i * kCount);
+    }
+    std::vector<std::vector<std::uint64_t>> rows(9, std::vector<std::uint64_t>(kCount, 5));
+    for (const std::uint64_t sum : executor.map(sum_of, rows)) EXPECT_EQ(sum, 5 * kCount);
+    const std::uint64_t sent = session->traffic().bytes_sent - before;
+    const std::uint64_t all = (2 * kTasks + rows.size()) * kCount * sizeof(std::uint64_t);
+    if (far()) {
+        EXPECT_GE(sent, all);
+    } else {
+        EXPECT_LT(sent, all / 10);
+    }
+}
+
+TEST(Ranks, a_big_argument_outlives_the_worker_that_crashed_over_it) {
+    PoolExecutor executor({.processes = 1, .retries = 1});
+    test::Board board;
+    const auto crash_once = [](const std::string& path, std::size_t cell, std::span<const std::uint64_t> values) {
+        test::Board here(path);
+        if (here[cell].fetch_add(1) == 0) ::raise(SIGKILL);
+        return sum_of(values);
+    };
+    std::vector<multihull::Future<std::uint64_t>> sums;
+    for (std::size_t i = 0; i < 8; ++i) {
+        std::vector<std::uint64_t> values(200'000, i);
+        sums.push_back(i % 2 == 0 ? executor.submit(crash_once, board.path(), i, values)
+                                  : executor.submit(crash_once, board.path(), i, std::move(values)));
+    }
+    for (std::size_t i = 0; i < 8; ++i) EXPECT_EQ(sums[i].get(), i * 200'000);
+}
+
+TEST(Ranks, a_big_argument_is_not_counted_to_a_tasks_memory) {
+    PoolExecutor executor(3);
+    const multihull::TaskOptions limited{.memory = std::size_t{8} << 20};
+    std::vector<std::uint64_t> values(std::size_t{4} << 20, 1);    // 32 MiB
+    EXPECT_EQ(executor.submit(limited, sum_of, values).get(), values.size());
+    EXPECT_EQ(executor.submit(limited, sum_of, std::move(values)).get(), std::size_t{4} << 20);
+}
+
 TEST(Ranks, what_is_given_away_is_sent_from_where_it_was) {
     PoolExecutor executor({.processes = 1});    // on rank 0, too, where such a call is put together
     const auto digest = [](char a, std::span<const std::uint64_t> first, const std::string& text,
                            std::span<const std::uint32_t> second, const std::vector<std::uint64_t>& third) {
-        const auto in_place = [](const auto& values) {
-            auto& region = multihull::shm::Region::instance();
-            return values.size() < 100 || region.owner_of(region.offset_of(values.data())) != 0;
-        };
+        const auto in_place = [](const auto& values) { return values.size() < 100 || is_shared(values.data()); };
         const auto sum = [](const auto& values) {
             return std::accumulate(values.begin(), values.end(), std::uint64_t{0});
         };
@@ -154,9 +228,7 @@ TEST(Ranks, what_is_given_away_is_sent_from_where_it_was) {
 TEST(Ranks, views_of_texts_look_at_what_arrived) {
     PoolExecutor executor({.processes = 1});
     const auto look = [](std::string_view text, std::string_view after) {
-        auto& region = multihull::shm::Region::instance();
-        const bool in_place = region.owner_of(region.offset_of(text.data())) != 0;
-        return std::tuple(text.size() < 100 || in_place, std::string(text), std::string(after));
+        return std::tuple(text.size() < 100 || is_shared(text.data()), std::string(text), std::string(after));
     };
     std::vector<multihull::Future<std::tuple<bool, std::string, std::string>>> futures;
     std::vector<std::string> texts;
