@@ -3,6 +3,7 @@
 #include "codec/exceptions.hpp"
 #include "mpi/broadcast.hpp"
 #include "mpi/local_task.hpp"
+#include "mpi/poll.hpp"
 #include "mpi/world.hpp"
 #include "os/clock.hpp"
 
@@ -124,6 +125,8 @@ Submitted Cluster::enqueue(std::unique_lock<std::mutex> guard, TaskPtr task) {
     }
     queue_.push_back(task);
     const bool only_one = queue_.size() == 1 && sent_count_ == 0;
+    // The conductor, which expects results, looks here before a rank has done what it has.
+    if (supplied_ns() != 0) return {std::move(task), 0};
     guard.unlock();
     // Of many the conductor sends several at a time.
     if (only_one) {
@@ -310,6 +313,22 @@ std::exception_ptr Cluster::decode_failure(std::uint32_t rank, std::span<const s
     } catch (const CodecError&) {
         return std::current_exception();
     }
+}
+
+std::int64_t Cluster::rest_ns() {
+    const std::lock_guard guard(mutex_);
+    return sent_count_ == 0 && queue_.empty() ? os::kNever : supplied_ns();
+}
+
+// Needs mutex_.
+std::int64_t Cluster::supplied_ns() {
+    if (sent_count_ == 0) return 0;
+    if (engine_) reap_local();
+    std::int64_t all = Poll::kLongestRestNs;
+    for (const Link& link : links_) {
+        if (!link.lost) all = std::min(all, Poll::rest_ns(outstanding(link), link.task_ns, link.workers));
+    }
+    return all;
 }
 
 bool Cluster::expects() const {

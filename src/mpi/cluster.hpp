@@ -64,6 +64,8 @@ public:
     void on_lost(std::uint32_t rank, const std::exception_ptr& why, bool redo);
     /// Whether a message of another rank is expected.
     bool expects() const;
+    /// How long no rank will run out of tasks; 0 where one may soon.
+    std::int64_t rest_ns();
     bool over() const;
 
     // Its tasks'.
@@ -98,6 +100,7 @@ private:
     TaskPtr make_task(Token token, CallBuffer& call, const TaskOptions* options);
     multihull::detail::Submitted enqueue(std::unique_lock<std::mutex> guard, TaskPtr task);
     bool room_here();
+    std::int64_t supplied_ns();
     void reap_local();
     static std::size_t window(const Link& link, std::int64_t now_ns) noexcept;
     std::size_t outstanding(const Link& link) const noexcept;

@@ -47,7 +47,7 @@ void World::conduct() {
             poll.something_happened(now);
             continue;
         }
-        const std::int64_t pause = waits ? poll.pause_ns(now) : os::kNever;
+        const std::int64_t pause = waits ? std::max(poll.pause_ns(now), rest_ns()) : os::kNever;
         if (pause == 0) {
             poll.give_way(now);
         } else {
@@ -95,6 +95,15 @@ bool World::something_came() const noexcept {
 bool World::clusters_expect() {
     const std::lock_guard guard(mutex_);
     return std::any_of(clusters_.begin(), clusters_.end(), [](const auto& entry) { return entry.second->expects(); });
+}
+
+// 0 where a rank may run out of tasks soon, or something else is waited for.
+std::int64_t World::rest_ns() {
+    if (transport_->busy() || told_the_end_ || expects_answers()) return 0;
+    const std::lock_guard guard(mutex_);
+    std::int64_t all = os::kNever;
+    for (const auto& [number, cluster] : clusters_) all = std::min(all, cluster->rest_ns());
+    return all == os::kNever ? 0 : all;
 }
 
 bool World::expects_answers() {

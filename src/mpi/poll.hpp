@@ -14,12 +14,24 @@ namespace multihull::mpi {
 
 class Poll {
 public:
+    static constexpr std::int64_t kLongestRestNs = 250'000;
+    /// A task that takes so long is worth a wake-up and a message of its own.
+    static constexpr std::int64_t kLongTaskNs = 100'000;
+
     void something_happened(std::int64_t now_ns) noexcept { last_ns_ = now_ns; }
     /// Gives way to others, but not at first: where there are more processes than processors MPI does so each time it is asked, and once is
     /// enough.
     void give_way(std::int64_t now_ns) const noexcept {
         if (now_ns - last_ns_ > kAtOnceNs) ::sched_yield();
     }
+    /// How long to rest where nobody will run out of work meanwhile: a thread that waits awake is not to keep others from computing. A
+    /// quarter of the time that workers need for what they have beyond the tasks at hand, of so many nanoseconds each; 0: not at all.
+    static std::int64_t rest_ns(std::size_t tasks, std::int64_t task_ns, std::size_t workers) noexcept {
+        if (tasks < 2 * workers) return 0;
+        const std::int64_t ahead = static_cast<std::int64_t>(tasks / workers - 1) * task_ns;
+        return ahead < 4 * kShortestRestNs ? 0 : std::min(ahead / 4, kLongestRestNs);
+    }
+
     /// 0: not at all, but `give_way`.
     std::int64_t pause_ns(std::int64_t now_ns) const noexcept {
         const std::int64_t idle = now_ns - last_ns_;
@@ -28,6 +40,7 @@ public:
     }
 
 private:
+    static constexpr std::int64_t kShortestRestNs = 25'000;
     static constexpr std::int64_t kAtOnceNs = 20'000;
     static constexpr std::int64_t kAwakeNs = 50'000;
     static constexpr std::int64_t kShortestNs = 5'000;

@@ -48,7 +48,7 @@ bool RankServer::look_for_ends(Pool& pool, std::int64_t now_ns) {
     constexpr std::size_t kBeyond = 8;
     const bool all = now_ns - pool.looked_at_all_ns > kLookAtAllNs;
     if (all) pool.looked_at_all_ns = now_ns;
-    bool any = false;
+    std::size_t ended = 0;
     std::size_t running = 0;
     for (std::size_t i = 0; i < pool.entries.size() && (all || running < pool.workers + kBeyond);) {
         auto& [completion, task] = pool.entries[i].task;
@@ -59,9 +59,15 @@ bool RankServer::look_for_ends(Pool& pool, std::int64_t now_ns) {
         }
         report(pool, pool.entries[i]);
         pool.entries.erase(pool.entries.begin() + static_cast<std::ptrdiff_t>(i));
-        any = true;
+        ++ended;
     }
-    return any;
+    if (ended == 0) return false;
+    const std::int64_t each = (now_ns - pool.last_end_ns) * pool.workers / static_cast<std::int64_t>(ended);
+    pool.task_ns = (pool.task_ns * 3 + each) / 4;
+    pool.last_end_ns = now_ns;
+    // To come back for it would cost more than the message.
+    if (pool.task_ns >= Poll::kLongTaskNs) hurry_ = true;
+    return true;
 }
 
 Packet& RankServer::record() {

@@ -88,7 +88,14 @@ int RankServer::run() {
 }
 
 void RankServer::pause(std::int64_t now_ns) {
-    const std::int64_t pause = poll_.pause_ns(now_ns);
+    const auto nap = [](std::int64_t ns) {
+        const timespec time{ns / 1'000'000'000, ns % 1'000'000'000};
+        ::nanosleep(&time, nullptr);
+    };
+    // To be woken for each of many short tasks would cost the workers more than they take.
+    const Rest rest = may_rest();
+    if (rest.ns != 0 && rest.task_ns < Poll::kLongTaskNs) return nap(rest.ns);
+    const std::int64_t pause = std::max(poll_.pause_ns(now_ns), rest.ns);
     if (pause == 0) return poll_.give_way(now_ns);
     for (auto& [number, pool] : pools_) {
         if (pool.entries.empty()) continue;
@@ -97,8 +104,18 @@ void RankServer::pause(std::int64_t now_ns) {
         first.completion->wait(first.task, now_ns + pause);
         return;
     }
-    const timespec time{pause / 1'000'000'000, pause % 1'000'000'000};
-    ::nanosleep(&time, nullptr);
+    nap(pause);
+}
+
+RankServer::Rest RankServer::may_rest() const noexcept {
+    Rest all{os::kNever, os::kNever};
+    if (transport_.busy()) return {};    // what arrives needs MPI to be asked
+    for (const auto& [number, pool] : pools_) {
+        if (pool.entries.empty()) continue;
+        all.ns = std::min(all.ns, Poll::rest_ns(pool.entries.size(), pool.task_ns, pool.workers));
+        all.task_ns = std::min(all.task_ns, pool.task_ns);
+    }
+    return all.ns == os::kNever ? Rest{} : all;
 }
 
 bool RankServer::anything_running() const noexcept {
@@ -365,6 +382,7 @@ void RankServer::begin(const std::shared_ptr<Arriving>& task) {
             }
             entry.task = {multihull::detail::submit_map(pool.engine, *buffer, plan, options), 0};
         }
+        if (pool.entries.empty()) pool.last_end_ns = os::now_ns();
         pool.entries.push_back(std::move(entry));
     } catch (...) {
         report_failure(pool, task->head.id, std::current_exception());

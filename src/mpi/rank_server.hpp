@@ -72,8 +72,15 @@ private:
         std::deque<Entry> entries;                        // in the order in which they came
         std::list<std::shared_ptr<Arriving>> arriving;
         std::int64_t looked_at_all_ns = 0;
+        std::int64_t task_ns = 0;    // of a task, about
+        std::int64_t last_end_ns = 0;
         std::thread closer;
         std::shared_ptr<std::atomic<bool>> closed;
+    };
+    /// How long nothing need be looked at, and how long a task takes in the pool where it takes least.
+    struct Rest {
+        std::int64_t ns = 0;
+        std::int64_t task_ns = 0;
     };
     struct Bulk {
         std::span<const std::byte> bytes;
@@ -110,6 +117,7 @@ private:
     Packet& record();
     bool flush(std::int64_t now_ns);
     bool anything_running() const noexcept;
+    Rest may_rest() const noexcept;
     void pause(std::int64_t now_ns);
     Pool* find(std::uint32_t cluster);
 

@@ -140,6 +140,7 @@ private:
     bool something_came() const noexcept;
     bool clusters_expect();
     bool expects_answers();
+    std::int64_t rest_ns();
     void look_for_lost();
     void answer(std::uint64_t number, bool yes);
     void announce_modules();
