@@ -174,7 +174,8 @@ void Cluster::reap_local() {
 Cluster::Link& Cluster::link_of(std::uint32_t rank) { return *std::ranges::lower_bound(links_, rank, {}, &Link::rank); }
 
 void Cluster::on_done(std::uint32_t rank, const DoneHead& head, RawBytes bytes) {
-    const std::lock_guard guard(mutex_);
+    Task::Call not_needed;
+    std::unique_lock guard(mutex_);
     if (head.id >= sent_.size() || !sent_[head.id]) return;    // everything was given up
     const TaskPtr task = sent_[head.id];
     if (task->rank_ != rank) return;    // of a rank that was lost: another one does it now
@@ -186,7 +187,10 @@ void Cluster::on_done(std::uint32_t rank, const DoneHead& head, RawBytes bytes) 
     link.task_ns = (link.task_ns * 7 + (now - link.last_end_ns) * link.workers) / 8;
     link.last_end_ns = now;
     if (head.pool_broke != 0 && !broken_) broken_ = decode_failure(task->rank_, bytes.bytes());
-    finish(task, head.outcome, std::move(bytes));
+    not_needed = finish(task, head.outcome, std::move(bytes));
+    guard.unlock();
+    // To free what the caller gave away can take tens of milliseconds, where the allocator gives back what was freed before with it.
+    if (!not_needed.lent.empty()) callbacks_.post([call = std::make_shared<Task::Call>(std::move(not_needed))] {});
 }
 
 void Cluster::on_returned(std::uint32_t rank, std::span<const std::uint32_t> ids) {
@@ -282,9 +286,10 @@ void Cluster::fail_everything(const std::exception_ptr& why) {
 }
 
 // Needs mutex_.
-void Cluster::finish(const TaskPtr& task, Outcome outcome, RawBytes bytes) {
-    task->end(outcome, std::move(bytes));
+Task::Call Cluster::finish(const TaskPtr& task, Outcome outcome, RawBytes bytes) {
+    Task::Call call = task->end(outcome, std::move(bytes));
     tell(task);
+    return call;
 }
 
 // Needs mutex_.

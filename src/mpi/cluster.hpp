@@ -115,7 +115,7 @@ private:
     void fail_what_nobody_can_do(const std::exception_ptr& why);
     void free_id(std::uint32_t id);
     void give_up_id(std::uint32_t id);
-    void finish(const TaskPtr& task, Outcome outcome, RawBytes bytes);
+    Task::Call finish(const TaskPtr& task, Outcome outcome, RawBytes bytes);
     void finish(const TaskPtr& task, const std::exception_ptr& why);
     void tell(const TaskPtr& task);
     void close_links();

@@ -3,7 +3,6 @@
 #include "mpi/cluster.hpp"
 #include "os/clock.hpp"
 #include "os/futex.hpp"
-#include "os/memory.hpp"
 
 #include <multihull/error.hpp>
 
@@ -142,19 +141,19 @@ void Task::change_word(std::uint32_t bits) noexcept {
     if (before & kWaiter) os::futex_wake_all(word_);
 }
 
-void Task::end(Outcome outcome, RawBytes bytes) noexcept {
+Task::Call Task::end(Outcome outcome, RawBytes bytes) noexcept {
     outcome_ = outcome;
     result_ = std::move(bytes);
     place_ = Place::ended;
-    let_go_of_call();
     change_word(kDone);
+    return let_go_of_call();
 }
 
 void Task::end(std::exception_ptr why) noexcept {
     failure_ = std::move(why);
     place_ = Place::ended;
-    let_go_of_call();
     change_word(kDone);
+    let_go_of_call();
 }
 
 /// The whole call in one piece.
@@ -169,17 +168,18 @@ SharedBlock Task::gather_call() const {
     };
     for (const LentBytes& piece : lent_) {
         copy_until(piece.position);
-        os::copy_for_others(whole.data() + to, piece.bytes.data(), piece.bytes.size());
+        std::memcpy(whole.data() + to, piece.bytes.data(), piece.bytes.size());
         to += piece.bytes.size();
     }
     copy_until(call_size_);
     return whole;
 }
 
-void Task::let_go_of_call() noexcept {
-    if (on_their_way_ != 0 || place_ != Place::ended) return;
+Task::Call Task::let_go_of_call() noexcept {
+    if (on_their_way_ != 0 || place_ != Place::ended) return {};
     Call call{std::exchange(call_, {}), std::exchange(lent_, {}), std::exchange(inputs_, {})};
-    if (stranded_) cluster_->stranded_.push_back(std::move(call));
+    if (stranded_) cluster_->stranded_.push_back(std::exchange(call, {}));
+    return call;
 }
 
 }    // namespace multihull::mpi

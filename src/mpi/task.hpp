@@ -71,6 +71,11 @@ public:
 private:
     friend class Cluster;
     enum class Place { queued, local, sent, ended };
+    struct Call {
+        SharedBlock bytes;    // without what is lent
+        std::vector<LentBytes> lent;
+        SharedBlock inputs;
+    };
     static constexpr std::uint32_t kWaiter = 1;
     static constexpr std::uint32_t kLocal = 2;
     static constexpr std::uint32_t kDone = 4;
@@ -81,23 +86,19 @@ private:
     void reset_local() noexcept { change_word(kLocal); }
     bool was_local() const noexcept { return local_.completion != nullptr; }
     void change_word(std::uint32_t bits) noexcept;
-    void end(Outcome outcome, RawBytes bytes) noexcept;
+    /// Answers the call, which may be much to free: not with the lock held.
+    Call end(Outcome outcome, RawBytes bytes) noexcept;
     void end(std::exception_ptr why) noexcept;
     void hook_local();
     bool is_map() const noexcept { return plan_.has_value(); }
     std::size_t size() const noexcept { return call_size_ + inputs_.size(); }
     SharedBlock gather_call() const;
-    void let_go_of_call() noexcept;
+    Call let_go_of_call() noexcept;
 
     const std::shared_ptr<Cluster> cluster_;
     std::atomic<std::uint32_t> word_{0};
 
     // The call.
-    struct Call {
-        SharedBlock bytes;    // without what is lent
-        std::vector<LentBytes> lent;
-        SharedBlock inputs;
-    };
     const Token token_;
     std::unique_ptr<TaskOptions> options_;
     SharedBlock call_;    // without what is lent
