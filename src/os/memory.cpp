@@ -82,7 +82,7 @@ Mapping map_shared_at(int fd, std::uint64_t address, std::size_t size) noexcept 
     return Mapping(place, size);
 }
 
-void copy_for_others(void* to, const void* from, std::size_t size) noexcept {
+void copy_past_caches(void* to, const void* from, std::size_t size) noexcept {
     auto* place = static_cast<std::byte*>(to);
     const auto* next = static_cast<const std::byte*>(from);
 #ifdef __SSE2__

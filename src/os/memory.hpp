@@ -46,9 +46,9 @@ void clear_pages(void* address, std::size_t size) noexcept;
 /// Touches the pages of a range ahead for writing, where the kernel can (Linux 5.14).
 void populate(void* address, std::size_t size) noexcept;
 
-/// Copies many bytes that another processor reads next: past the caches of this one, which would fetch what is overwritten, take it from
-/// the cache of whoever read it last, and be asked for it again.
-void copy_for_others(void* to, const void* from, std::size_t size) noexcept;
+/// Copies many bytes that are read later, by another processor: past the caches of this one, which would fetch what is overwritten, perhaps
+/// from the cache of whoever read it last.
+void copy_past_caches(void* to, const void* from, std::size_t size) noexcept;
 
 std::size_t page_size() noexcept;
 

@@ -34,13 +34,13 @@ TEST(MemoryTest, a_memfd_is_shared_with_those_who_map_it) {
     EXPECT_EQ(first.data()[5], std::byte{9});
 }
 
-TEST(MemoryTest, copies_for_others_whatever_the_size_and_the_place) {
+TEST(MemoryTest, copies_past_caches_whatever_the_size_and_the_place) {
     std::vector<unsigned char> from(1000);
     for (std::size_t i = 0; i < from.size(); ++i) from[i] = static_cast<unsigned char>(i * 7 + 1);
     for (std::size_t size = 0; size < 300; ++size) {
         for (const std::size_t place : {0, 1, 8, 63, 64, 65}) {
             std::vector<unsigned char> to(500, 0);
-            os::copy_for_others(to.data() + place, from.data() + size % 13, size);
+            os::copy_past_caches(to.data() + place, from.data() + size % 13, size);
             for (std::size_t i = 0; i < to.size(); ++i) {
                 const bool inside = i >= place && i < place + size;
                 ASSERT_EQ(to[i], inside ? from[size % 13 + i - place] : 0) << size << " at " << place << ": " << i;
