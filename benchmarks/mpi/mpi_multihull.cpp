@@ -47,7 +47,8 @@ void measure_big(PoolExecutor& executor, const char* name, bool apart) {
     std::vector<std::uint64_t> one(works::kBigBytes / sizeof(std::uint64_t));
     std::iota(one.begin(), one.end(), 0);
     const std::uint64_t expected = works::sum(one);
-    for (int round = 0; round < 2; ++round) {    // the first one touches the memory
+    std::vector<double> seconds;
+    for (int pass = 0; pass < works::kBigPasses; ++pass) {
         std::vector<std::vector<std::uint64_t>> buffers(apart ? works::kBig : 0, one);
         const works::Stopwatch watch;
         std::vector<multihull::Future<std::uint64_t>> sums;
@@ -58,8 +59,9 @@ void measure_big(PoolExecutor& executor, const char* name, bool apart) {
         for (const auto& future : sums) {
             if (future.get() != expected) std::abort();
         }
-        if (round == 1) works::write_down(name, watch.seconds() / works::kBig);
+        if (pass >= works::kBigWarmUp) seconds.push_back(watch.seconds() / works::kBig);
     }
+    works::write_down(name, works::median(seconds));
 }
 
 void measure_long(PoolExecutor& executor) {

@@ -16,6 +16,9 @@ inline constexpr int kCubes = 999;
 inline constexpr int kTiny = 20'000;
 inline constexpr std::size_t kBig = 200;
 inline constexpr std::size_t kBigBytes = std::size_t{1} << 20;
+/// Passes over the big arguments: the first ones, in which all processes touch their memory, are not counted.
+inline constexpr int kBigPasses = 6;
+inline constexpr int kBigWarmUp = 2;
 inline constexpr int kLong = 100;
 inline constexpr int kLongMs = 10;
 inline constexpr int kSingles = 300;
