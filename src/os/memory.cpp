@@ -51,7 +51,7 @@ Mapping map_shared(const Fd& fd, std::size_t size) {
 Mapping map_anonymous_shared(std::size_t size) {
     void* address = MAP_FAILED;
     if (!fails(Call::mmap)) {
-        address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     }
     if (address == MAP_FAILED) throw_errno("mmap of shared memory");
     return Mapping(address, size);

@@ -47,7 +47,8 @@ std::span<const std::byte> FetchedCall::fetch(std::span<const std::byte> plan, p
     reader.read(pieces.data(), pieces.size() * sizeof(FetchedPiece));
     if (room_.size() < head.call_size) {
         room_.reset();
-        room_ = os::map_anonymous_shared(std::bit_ceil(std::max<std::size_t>(head.call_size, 1)));
+        const std::size_t size = std::max<std::size_t>(head.call_size, 1);
+        room_ = os::map_anonymous_shared(size <= kKeep ? std::bit_ceil(size) : size);
     }
     const std::span<std::byte> call(room_.data(), head.call_size);
     std::size_t at = 0;

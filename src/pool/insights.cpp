@@ -2,6 +2,7 @@
 #include "pool/engine.hpp"
 
 #include "os/clock.hpp"
+#include "pool/fetched_call.hpp"
 #include "pool/map_state.hpp"
 #include "pool/trace_ring.hpp"
 #include "shm/heap.hpp"
@@ -116,6 +117,8 @@ std::optional<HeldTask> Engine::held_by(std::uint32_t index) const {
         answer.leading = leading_bytes(record.map->call_bytes());
         answer.first = progress - 1;
         answer.count = 1;
+    } else if ((held.arguments_offset & (kFetched | shm::kForeign)) != 0) {
+        answer.leading = 0;    // another process has the call
     } else if (record.block != 0) {
         answer.leading = leading_bytes(std::span(shm::Region::instance().at(record.block), record.block_size));
     } else {
