@@ -31,6 +31,15 @@ Cluster::Cluster(World& world, std::uint32_t number, PoolOptions options, const 
     }
 }
 
+// Workers of a lost rank may be ending still.
+Cluster::~Cluster() {
+    if (stranded_.empty()) return;
+    static std::mutex guards;
+    static auto* const kept = new std::vector<std::vector<Task::Call>>;    // until the process ends
+    const std::lock_guard guard(guards);
+    kept->push_back(std::move(stranded_));
+}
+
 void Cluster::start() {
     for (const Link& link : links_) {
         if (link.rank == 0) {
@@ -70,7 +79,7 @@ Submitted Cluster::submit(Token token, CallBuffer& buffer, const TaskOptions* op
         // Nobody is nearer, and nobody waits for a place here.
         auto task = std::make_shared<Task>(shared_from_this(), token, options);
         task->set_local(submit_to(engine_, token, buffer, options));
-        local_.push_back(task);
+        add_local(task);
         return {std::move(task), 0};
     }
     return enqueue(std::move(guard), make_task(token, buffer, options));
@@ -125,8 +134,7 @@ Submitted Cluster::enqueue(std::unique_lock<std::mutex> guard, TaskPtr task) {
     }
     queue_.push_back(task);
     const bool only_one = queue_.size() == 1 && sent_count_ == 0;
-    // The conductor, which expects results, looks here before a rank has done what it has.
-    if (supplied_ns() != 0) return {std::move(task), 0};
+    if (world_.rests() && supplied_ns() != 0) return {std::move(task), 0};
     guard.unlock();
     // Of many the conductor sends several at a time.
     if (only_one) {
@@ -144,6 +152,12 @@ void Cluster::before_waiting(const Task& task, std::int64_t deadline_ns) {
             return;    // while there is much to do, better do it beside the caller
     }
     World::work_until(task.word_, Task::kDone | Task::kLocal, deadline_ns);
+}
+
+// Needs mutex_.
+void Cluster::add_local(const TaskPtr& task) {
+    if (local_.empty()) links_.front().last_end_ns = os::now_ns();
+    local_.push_back(task);
 }
 
 // Needs mutex_. Whether a worker of this rank is free.
@@ -166,6 +180,7 @@ void Cluster::reap_local() {
     const std::int64_t now = os::now_ns();
     const std::int64_t each = (now - link.last_end_ns) * link.workers / static_cast<std::int64_t>(ended);
     link.task_ns = (link.task_ns * 3 + each) / 4;
+    link.seen_task_ns = (link.seen_task_ns * 3 + each) / 4;
     link.last_end_ns = now;
 }
 
@@ -184,13 +199,19 @@ void Cluster::on_done(std::uint32_t rank, const DoneHead& head, RawBytes bytes) 
     free_id(head.id);
     const std::int64_t now = os::now_ns();
     // Several ends come in one message: each counts as a part of the time since the one before.
-    link.task_ns = (link.task_ns * 7 + (now - link.last_end_ns) * link.workers) / 8;
+    const std::int64_t each = (now - link.last_end_ns) * link.workers;
+    link.task_ns = (link.task_ns * 7 + each) / 8;
+    link.seen_task_ns = (link.seen_task_ns * 7 + each) / 8;
     link.last_end_ns = now;
     if (head.pool_broke != 0 && !broken_) broken_ = decode_failure(task->rank_, bytes.bytes());
     not_needed = finish(task, head.outcome, std::move(bytes));
     guard.unlock();
     // To free what the caller gave away can take tens of milliseconds, where the allocator gives back what was freed before with it.
-    if (!not_needed.lent.empty()) callbacks_.post([call = std::make_shared<Task::Call>(std::move(not_needed))] {});
+    if (not_needed.lent.empty() || !callbacks_.idle()) return;
+    try {
+        callbacks_.post([call = std::make_shared<Task::Call>(std::move(not_needed))] {});
+    } catch (const std::exception&) {    // then it is freed here
+    }
 }
 
 void Cluster::on_returned(std::uint32_t rank, std::span<const std::uint32_t> ids) {
@@ -322,16 +343,19 @@ std::exception_ptr Cluster::decode_failure(std::uint32_t rank, std::span<const s
 
 std::int64_t Cluster::rest_ns() {
     const std::lock_guard guard(mutex_);
-    return sent_count_ == 0 && queue_.empty() ? os::kNever : supplied_ns();
+    if (sent_count_ == 0 && queue_.empty()) return os::kNever;
+    const std::int64_t rest = supplied_ns();
+    if (rest == 0 || !engine_) return rest;
+    reap_local();
+    return supplied_ns();
 }
 
 // Needs mutex_.
 std::int64_t Cluster::supplied_ns() {
     if (sent_count_ == 0) return 0;
-    if (engine_) reap_local();
     std::int64_t all = Poll::kLongestRestNs;
     for (const Link& link : links_) {
-        if (!link.lost) all = std::min(all, Poll::rest_ns(outstanding(link), link.task_ns, link.workers));
+        if (!link.lost) all = std::min(all, Poll::rest_ns(outstanding(link), link.seen_task_ns, link.workers));
     }
     return all;
 }

@@ -36,6 +36,7 @@ class Cluster final : public multihull::detail::CallRunner, public std::enable_s
 public:
     /// `workers` of each rank.
     Cluster(World& world, std::uint32_t number, PoolOptions options, const std::vector<std::uint32_t>& workers);
+    ~Cluster() override;
 
     /// Starts the workers of all ranks.
     void start();
@@ -90,6 +91,7 @@ private:
         std::size_t outstanding = 0;         // tasks that were sent and have not ended
         std::size_t bytes = 0;               // of their calls
         std::int64_t task_ns = 1'000'000;    // of a task, about
+        std::int64_t seen_task_ns = 0;       // the same, but little while few have ended: to rest by
         std::int64_t last_end_ns = 0;
         bool recalling = false;       // it was asked to give tasks back
         bool nothing_back = false;    // and had none, since it was last sent something
@@ -99,6 +101,7 @@ private:
 
     TaskPtr make_task(Token token, CallBuffer& call, const TaskOptions* options);
     multihull::detail::Submitted enqueue(std::unique_lock<std::mutex> guard, TaskPtr task);
+    void add_local(const TaskPtr& task);
     bool room_here();
     std::int64_t supplied_ns();
     void reap_local();

@@ -113,7 +113,7 @@ bool Cluster::place(Link& link, const TaskPtr& task) {
 
 // Needs mutex_.
 void Cluster::place_here(const TaskPtr& task) {
-    const bool keep = task->size() <= kKeptBytes || task->on_their_way_ != 0;
+    const bool keep = task->size() <= kKeptBytes || task->on_their_way_ != 0 || task->stranded_;
     try {
         SharedBlock call = keep || !task->lent_.empty() ? task->gather_call() : std::move(task->call_);
         if (!keep) {
@@ -131,7 +131,8 @@ void Cluster::place_here(const TaskPtr& task) {
             inputs.release();
             task->set_local({multihull::detail::submit_map(engine_, buffer, plan, task->options_.get()), 0});
         }
-        local_.push_back(task);
+        add_local(task);
+        if (task->stranded_) task->strand_call();
     } catch (const BrokenPool&) {
         broken_ = std::current_exception();
         finish(task, broken_);

@@ -29,6 +29,7 @@ void World::conduct() {
         }
         bool did = false;
         bool waits = false;
+        std::int64_t rest = 0;
         std::vector<std::shared_ptr<Cluster>> over;
         {
             const std::lock_guard baton(baton_);
@@ -39,6 +40,7 @@ void World::conduct() {
                 if (!transport_->busy() || any_lost) return;
             }
             waits = did || expects();
+            if (!did) rest = rest_ns();
             over.swap(over_);
         }
         over.clear();
@@ -47,11 +49,15 @@ void World::conduct() {
             poll.something_happened(now);
             continue;
         }
-        const std::int64_t pause = waits ? std::max(poll.pause_ns(now), rest_ns()) : os::kNever;
-        if (pause == 0) {
+        const std::int64_t pause = waits ? poll.pause_ns(now) : os::kNever;
+        if (pause == 0 && rest == 0) {
             poll.give_way(now);
-        } else {
+        } else if (pause > rest) {
             sleep(epoch, pause);
+        } else {
+            rests_.store(true, std::memory_order_relaxed);
+            sleep(epoch, rest);
+            rests_.store(false, std::memory_order_relaxed);
         }
         if (!waits) poll.something_happened(os::now_ns());
     }
@@ -97,7 +103,7 @@ bool World::clusters_expect() {
     return std::any_of(clusters_.begin(), clusters_.end(), [](const auto& entry) { return entry.second->expects(); });
 }
 
-// 0 where a rank may run out of tasks soon, or something else is waited for.
+// Needs baton_. 0 where a rank may run out of tasks soon, or something else is waited for.
 std::int64_t World::rest_ns() {
     if (transport_->busy() || told_the_end_ || expects_answers()) return 0;
     const std::lock_guard guard(mutex_);

@@ -177,9 +177,18 @@ SharedBlock Task::gather_call() const {
 
 Task::Call Task::let_go_of_call() noexcept {
     if (on_their_way_ != 0 || place_ != Place::ended) return {};
-    Call call{std::exchange(call_, {}), std::exchange(lent_, {}), std::exchange(inputs_, {})};
-    if (stranded_) cluster_->stranded_.push_back(std::exchange(call, {}));
-    return call;
+    if (stranded_) strand_call();
+    return {std::exchange(call_, {}), std::exchange(lent_, {}), std::exchange(inputs_, {})};
+}
+
+// For workers of a lost rank, which may read it until they have ended, too.
+void Task::strand_call() noexcept {
+    try {
+        cluster_->stranded_.reserve(cluster_->stranded_.size() + 1);
+        cluster_->stranded_.push_back({std::exchange(call_, {}), std::exchange(lent_, {}), std::exchange(inputs_, {})});
+    } catch (
+        const std::bad_alloc&) {    // then they may read what it is not any more; nobody hears of what they make of it
+    }
 }
 
 }    // namespace multihull::mpi

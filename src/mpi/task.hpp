@@ -94,6 +94,7 @@ private:
     std::size_t size() const noexcept { return call_size_ + inputs_.size(); }
     SharedBlock gather_call() const;
     Call let_go_of_call() noexcept;
+    void strand_call() noexcept;
 
     const std::shared_ptr<Cluster> cluster_;
     std::atomic<std::uint32_t> word_{0};

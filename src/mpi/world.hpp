@@ -95,6 +95,8 @@ public:
     Pending ask(std::uint32_t rank, Say what, Request request);
     bool wait_for(const Pending& question);
 
+    /// Whether the conductor looks at what is new before a rank has done what it has: it need not be woken for more.
+    bool rests() const noexcept { return rests_.load(std::memory_order_relaxed); }
     /// Has the conductor look at what is new.
     void wake() noexcept;
     /// The same; while the conductor does not work, in the calling thread. Not with a cluster's lock held.
@@ -187,6 +189,7 @@ private:
     std::exception_ptr guests_failure_;             // with baton_ held
     std::atomic<std::uint32_t> epoch_{0};
     std::atomic<Conductor> conductor_{Conductor::works};
+    std::atomic<bool> rests_{false};
     std::atomic<bool> ending_{false};
     std::shared_ptr<RankWatch> watch_;
     std::unique_ptr<std::atomic<bool>[]> died_;    // by rank
