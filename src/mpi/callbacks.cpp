@@ -36,11 +36,6 @@ void CallbackThread::post(std::function<void()> call) {
     state_->changed.notify_all();
 }
 
-bool CallbackThread::idle() const {
-    const std::lock_guard guard(state_->mutex);
-    return state_->calls.empty() && !state_->running;
-}
-
 void CallbackThread::wait_idle() {
     std::unique_lock guard(state_->mutex);
     if (thread_.get_id() == std::this_thread::get_id()) return;

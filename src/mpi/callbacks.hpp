@@ -24,8 +24,6 @@ public:
 
     /// The thread starts with the first one.
     void post(std::function<void()> call);
-    /// Whether all that was posted has returned.
-    bool idle() const;
     /// Waits until all that was posted has returned; at once in this thread itself.
     void wait_idle();
 

@@ -207,9 +207,9 @@ void Cluster::on_done(std::uint32_t rank, const DoneHead& head, RawBytes bytes) 
     not_needed = finish(task, head.outcome, std::move(bytes));
     guard.unlock();
     // To free what the caller gave away can take tens of milliseconds, where the allocator gives back what was freed before with it.
-    if (not_needed.lent.empty() || !callbacks_.idle()) return;
+    if (not_needed.lent.empty()) return;
     try {
-        callbacks_.post([call = std::make_shared<Task::Call>(std::move(not_needed))] {});
+        freeing_.post([call = std::make_shared<Task::Call>(std::move(not_needed))] {});
     } catch (const std::exception&) {    // then it is freed here
     }
 }

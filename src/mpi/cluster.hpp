@@ -150,6 +150,7 @@ private:
     bool links_closed_ = false;
     std::vector<Task::Call> stranded_;    // what workers of lost ranks may read still
     CallbackThread callbacks_;
+    CallbackThread freeing_;
 };
 
 }    // namespace multihull::mpi
