@@ -186,8 +186,8 @@ void Task::strand_call() noexcept {
     try {
         cluster_->stranded_.reserve(cluster_->stranded_.size() + 1);
         cluster_->stranded_.push_back({std::exchange(call_, {}), std::exchange(lent_, {}), std::exchange(inputs_, {})});
-    } catch (
-        const std::bad_alloc&) {    // then they may read what it is not any more; nobody hears of what they make of it
+    } catch (const std::bad_alloc&) {
+        // Then they may read what it is not any more; nobody hears of what they make of it.
     }
 }
 

@@ -86,7 +86,7 @@ private:
     void reset_local() noexcept { change_word(kLocal); }
     bool was_local() const noexcept { return local_.completion != nullptr; }
     void change_word(std::uint32_t bits) noexcept;
-    /// Answers the call, which may be much to free: not with the lock held.
+    /// Answers the call, which may be much to free: better when the lock is free.
     Call end(Outcome outcome, RawBytes bytes) noexcept;
     void end(std::exception_ptr why) noexcept;
     void hook_local();

@@ -1,6 +1,7 @@
 // Another process's region, and the calls that are read there.
 #include "shm/foreign_region.hpp"
 #include "pool/fetched_call.hpp"
+#include "support/in_child.hpp"
 
 #include <multihull/error.hpp>
 
@@ -21,16 +22,7 @@ namespace shm = multihull::shm;
 using multihull::detail::FetchedCall;
 using multihull::detail::FetchedPiece;
 using multihull::detail::FetchPlan;
-
-// Runs a function in a forked child; its exit status.
-template <class Function>
-int in_child(Function function) {
-    const pid_t child = ::fork();
-    if (child == 0) ::_exit(function());
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
+using test::in_child;
 
 template <class Exception, class Function>
 bool throws(Function function) {

@@ -1,5 +1,6 @@
 // The shared region: homes and extents have one owner each, and come back when their owner is gone.
 #include "shm/region.hpp"
+#include "support/in_child.hpp"
 
 #include <multihull/error.hpp>
 
@@ -16,16 +17,7 @@ namespace {
 namespace shm = multihull::shm;
 using shm::Offset;
 using shm::Region;
-
-// Runs a function in a forked child; its exit status.
-template <class Function>
-int in_child(Function function) {
-    const pid_t child = ::fork();
-    if (child == 0) ::_exit(function());
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
+using test::in_child;
 
 TEST(RegionTest, offsets_mean_the_same_in_a_forked_child) {
     Region& region = Region::instance();

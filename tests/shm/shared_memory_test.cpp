@@ -4,6 +4,7 @@
 #include <multihull/shared_memory.hpp>
 
 #include "support/board.hpp"
+#include "support/in_child.hpp"
 #include "support/python_peer.hpp"
 
 #include <gtest/gtest.h>
@@ -24,17 +25,8 @@ namespace {
 
 using multihull::Error;
 using multihull::SharedMemory;
+using test::in_child;
 namespace detail = multihull::detail;
-
-// Runs a function in a forked child; its exit status, or minus the signal that killed it.
-template <class Function>
-int in_child(Function function) {
-    const pid_t child = ::fork();
-    if (child == 0) ::_exit(function());
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
 
 bool exists(const std::string& name) { return std::filesystem::exists("/dev/shm/" + name); }
 
