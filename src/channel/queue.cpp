@@ -413,9 +413,8 @@ bool put_message(const ObjectRef& object, const SlotHead& head, std::size_t byte
 
 bool QueueCore::put(std::span<const std::byte> bytes, std::uint32_t pins, std::int64_t deadline) const {
     const SlotHead head{SlotHead::message, static_cast<std::uint32_t>(bytes.size()), 0, pins};
-    return put_message(object_, head, bytes.size(), 0, deadline, [&](std::byte* place) {
-        if (!bytes.empty()) std::memcpy(place, bytes.data(), bytes.size());
-    });
+    return put_message(object_, head, bytes.size(), 0, deadline,
+                       [&](std::byte* place) { copy_bytes(place, bytes.data(), bytes.size()); });
 }
 
 bool QueueCore::put(QueueBlock& block, std::size_t size, std::uint32_t pins, std::int64_t deadline) const {
@@ -437,7 +436,7 @@ bool QueueCore::take(QueueMessage& message, std::int64_t deadline) const {
         const auto* const bytes = reinterpret_cast<const std::byte*>(&head + 1);
         if (head.kind == SlotHead::message) {
             message.size_ = head.size;
-            if (head.size != 0) std::memcpy(message.inline_.data(), bytes, head.size);
+            copy_bytes(message.inline_.data(), bytes, head.size);
             return head.size;
         }
         std::uint64_t size = 0;

@@ -137,7 +137,7 @@ QueueBlock::~QueueBlock() {
 
 std::span<std::byte> QueueWriter::grow(std::span<const std::byte> used, std::size_t capacity) {
     QueueBlock fresh = core_.loan(capacity);
-    if (!used.empty()) std::memcpy(fresh.bytes().data(), used.data(), used.size());
+    copy_bytes(fresh.bytes().data(), used.data(), used.size());
     block_ = std::move(fresh);
     return block_.bytes();
 }

@@ -36,11 +36,21 @@ void throw_too_deep() {
 }
 void throw_cannot_encode(const char* why) { throw CodecError(std::string("a value can't be encoded: ") + why); }
 
+void copy_in_pieces(void* to, const void* from, std::size_t size) noexcept {
+    auto* place = static_cast<std::byte*>(to);
+    const auto* next = static_cast<const std::byte*>(from);
+    while (size != 0) {
+        const std::size_t piece = std::min(size, kQuickPiece);
+        std::memcpy(place, next, piece);
+        place += piece;
+        next += piece;
+        size -= piece;
+    }
+}
+
 std::span<std::byte> VectorGrowth::grow(std::span<const std::byte> used, std::size_t capacity) {
     auto fresh = std::make_unique_for_overwrite<std::byte[]>(capacity);
-    if (!used.empty()) {
-        std::memcpy(fresh.get(), used.data(), used.size());
-    }
+    copy_bytes(fresh.get(), used.data(), used.size());
     bytes_ = std::move(fresh);
     return {bytes_.get(), capacity};
 }

@@ -27,7 +27,7 @@ constexpr std::size_t kKeptBytes = std::size_t{16} << 10;
 
 SharedBlock copy_of(const SharedBlock& block, std::size_t size) {
     SharedBlock copy(std::max<std::size_t>(block.size(), 1));
-    std::memcpy(copy.data(), block.data(), size);
+    multihull::detail::copy_bytes(copy.data(), block.data(), size);
     return copy;
 }
 

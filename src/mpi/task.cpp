@@ -14,12 +14,26 @@
 
 namespace multihull::mpi {
 
+using multihull::detail::copy_bytes;
 using multihull::detail::Reader;
 using multihull::detail::ResultSource;
 
+namespace {
+
+constexpr std::size_t kBig = 2048;
+
+// Big ones begin in a page where what the worker wrote begins, too: see copies_slowly().
+void* allocate(std::size_t size) noexcept {
+    if (size < kBig) return std::malloc(size);
+    void* place = nullptr;
+    return ::posix_memalign(&place, multihull::detail::kMaxAlignment, size) == 0 ? place : nullptr;
+}
+
+}    // namespace
+
 RawBytes::RawBytes(std::size_t size) : size_(size) {
     if (size == 0) return;
-    bytes_.reset(static_cast<std::byte*>(std::malloc(size)));
+    bytes_.reset(static_cast<std::byte*>(allocate(size)));
     if (bytes_ == nullptr) throw std::bad_alloc();
 }
 
@@ -162,13 +176,13 @@ SharedBlock Task::gather_call() const {
     std::size_t from = 0;
     std::size_t to = 0;
     const auto copy_until = [&](std::size_t position) {
-        std::memcpy(whole.data() + to, call_.data() + from, position - to);
+        copy_bytes(whole.data() + to, call_.data() + from, position - to);
         from += position - to;
         to = position;
     };
     for (const LentBytes& piece : lent_) {
         copy_until(piece.position);
-        std::memcpy(whole.data() + to, piece.bytes.data(), piece.bytes.size());
+        copy_bytes(whole.data() + to, piece.bytes.data(), piece.bytes.size());
         to += piece.bytes.size();
     }
     copy_until(call_size_);

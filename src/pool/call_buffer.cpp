@@ -58,7 +58,7 @@ std::span<std::byte> CallBuffer::Room::grow(std::span<const std::byte> used, std
     const shm::Offset fresh = shm::Heap::instance().allocate(capacity);
     if (fresh == 0) throw std::bad_alloc();
     std::byte* const bytes = shm::Region::instance().at(fresh);
-    if (!used.empty()) std::memcpy(bytes, used.data(), used.size());
+    copy_bytes(bytes, used.data(), used.size());
     if (block != 0) shm::Heap::instance().free(block, size);
     block = fresh;
     size = capacity;
@@ -71,7 +71,7 @@ void CallBuffer::Room::copy(std::byte* to, const void* from, std::size_t bytes) 
     if (shm::Heap::instance().used() > kCached) {
         os::copy_past_caches(to, from, bytes);
     } else {
-        std::memcpy(to, from, bytes);
+        copy_bytes(to, from, bytes);
     }
 }
 
@@ -91,7 +91,7 @@ SharedBlock SharedBlock::take(CallBuffer& buffer) {
         return block;
     }
     SharedBlock block(std::max<std::size_t>(buffer.writer_.size(), 1));
-    if (buffer.writer_.size() != 0) std::memcpy(block.data(), buffer.writer_.bytes().data(), buffer.writer_.size());
+    copy_bytes(block.data(), buffer.writer_.bytes().data(), buffer.writer_.size());
     block.kept_ = std::move(buffer.kept_);
     return block;
 }

@@ -20,6 +20,10 @@ namespace {
 /// More room is given back when its call has been run.
 constexpr std::size_t kKeep = std::size_t{16} << 20;
 
+constexpr std::size_t kPage = 4096;
+constexpr std::size_t kAlignment = 64;    // of a call's bytes
+constexpr std::size_t kSlowlyAhead = 64;
+
 bool read_from(pid_t process, std::uint64_t address, std::span<std::byte> to) noexcept {
     while (!to.empty()) {
         const iovec here{to.data(), to.size()};
@@ -31,6 +35,19 @@ bool read_from(pid_t process, std::uint64_t address, std::span<std::byte> to) no
         address += static_cast<std::uint64_t>(got);
     }
     return true;
+}
+
+/// Where a call is to begin in a page. Processors of the Zen family copy (`rep movsb`, which the kernel uses) five times slower where what
+/// is written is ahead of what is read by a few bytes, counted within a page: 1 MiB took 0.67 ms instead of 0.13.
+std::size_t good_start(std::span<const FetchedPiece> pieces) noexcept {
+    for (std::size_t start = 0; start < kPage; start += kAlignment) {
+        const bool good = std::ranges::none_of(pieces, [&](const FetchedPiece& piece) {
+            const std::size_t ahead = (start + piece.position - piece.address) % kPage;
+            return ahead != 0 && ahead < kSlowlyAhead;
+        });
+        if (good) return start;
+    }
+    return 0;
 }
 
 }    // namespace
@@ -45,12 +62,12 @@ std::span<const std::byte> FetchedCall::fetch(std::span<const std::byte> plan, p
     const auto head = reader.get<FetchPlan>();
     std::vector<FetchedPiece> pieces(head.pieces);
     reader.read(pieces.data(), pieces.size() * sizeof(FetchedPiece));
-    if (room_.size() < head.call_size) {
+    const std::size_t needed = head.call_size + kPage;
+    if (room_.size() < needed) {
         room_.reset();
-        const std::size_t size = std::max<std::size_t>(head.call_size, 1);
-        room_ = os::map_anonymous_shared(size <= kKeep ? std::bit_ceil(size) : size);
+        room_ = os::map_anonymous_shared(needed <= kKeep ? std::bit_ceil(needed) : needed);
     }
-    const std::span<std::byte> call(room_.data(), head.call_size);
+    const std::span<std::byte> call(room_.data() + good_start(pieces), head.call_size);
     std::size_t at = 0;
     for (const FetchedPiece& piece : pieces) {
         reader.read(call.subspan(at, piece.position - at).data(), piece.position - at);

@@ -273,7 +273,7 @@ std::span<std::byte> MapWorker::CellGrowth::grow(std::span<const std::byte> used
     shm::Region::instance().at<ResultBlock>(block)->previous = map_.part_.blocks.load(std::memory_order_relaxed);
     map_.part_.blocks.store(block, std::memory_order_release);
     map_.room_ = {ResultArena::room(block), size};
-    if (!used.empty()) std::memcpy(map_.room_.data(), used.data(), used.size());
+    copy_bytes(map_.room_.data(), used.data(), used.size());
     return map_.room_;
 }
 

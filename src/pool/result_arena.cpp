@@ -51,7 +51,7 @@ void ResultArena::collect() noexcept {
 std::span<std::byte> ResultGrowth::grow(std::span<const std::byte> used, std::size_t capacity) {
     const shm::Offset fresh = arena_.allocate(capacity);
     std::byte* const bytes = ResultArena::room(fresh);
-    if (!used.empty()) std::memcpy(bytes, used.data(), used.size());
+    copy_bytes(bytes, used.data(), used.size());
     if (block_ != 0) arena_.abandon(block_);
     block_ = fresh;
     return {bytes, capacity};

@@ -25,7 +25,7 @@ public:
         const Offset block = Heap::instance().allocate(capacity);
         if (block == 0) throw std::bad_alloc();
         std::byte* const bytes = Region::instance().at(block);
-        if (!used.empty()) std::memcpy(bytes, used.data(), used.size());
+        detail::copy_bytes(bytes, used.data(), used.size());
         if (block_ != 0) Heap::instance().free(block_, size_);
         block_ = block;
         size_ = capacity;

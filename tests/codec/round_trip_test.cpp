@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <new>
 #include <numeric>
@@ -53,6 +55,36 @@ TEST(RoundTrip, BigVectorsFromAnyAddress) {
     std::iota(values.begin(), values.end(), 0.5);
     const auto sent = std::make_tuple('x', values, std::string(70'001, 's'), values);
     EXPECT_EQ(decoded<std::remove_const_t<decltype(sent)>>(encoded(sent)), sent);
+}
+
+TEST(RoundTrip, BytesAreCopiedWholeWhereverInAPageTheyBegin) {
+    constexpr std::size_t kRoom = 16'384;
+    std::vector<std::byte> from(kRoom);
+    for (std::size_t i = 0; i < kRoom; ++i) from[i] = static_cast<std::byte>(i * 7 % 251);
+    for (const std::size_t size : {0U, 1U, 2048U, 2049U, 3072U, 5000U, 9000U}) {
+        for (std::size_t ahead = 0; ahead < 40; ++ahead) {
+            std::vector<std::byte> to(kRoom, std::byte{0xff});
+            const auto odd =
+                (reinterpret_cast<std::uintptr_t>(from.data()) - reinterpret_cast<std::uintptr_t>(to.data()));
+            const std::size_t at = (odd + ahead) % 4096;
+            multihull::detail::copy_bytes(to.data() + at, from.data(), size);
+            EXPECT_TRUE(std::equal(from.begin(), from.begin() + static_cast<std::ptrdiff_t>(size),
+                                   to.begin() + static_cast<std::ptrdiff_t>(at)));
+            EXPECT_EQ(std::ranges::count(to, std::byte{0xff}), static_cast<std::ptrdiff_t>(kRoom - size));
+            EXPECT_EQ(multihull::detail::copies_slowly(to.data() + at, from.data(), size),
+                      size > 2048 && ahead > 0 && ahead < 32);
+        }
+    }
+}
+
+TEST(RoundTrip, BigVectorsArriveWhereverTheirBytesBegin) {
+    // The vector that is made lies in the same place of a page each time, so some of these bytes are copied to it in pieces.
+    std::vector<std::array<char, 12>> values(30'000);
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = {static_cast<char>(i), 'x', static_cast<char>(i / 256)};
+    for (std::size_t before = 0; before < 64; ++before) {
+        const auto sent = std::make_tuple(std::string(before, 'b'), values, std::string(20'000, 's'));
+        EXPECT_EQ(decoded<std::remove_const_t<decltype(sent)>>(encoded(sent)), sent);
+    }
 }
 
 TEST(RoundTrip, ASpanIsReadInPlaceWhereItStandsAsInAnArray) {

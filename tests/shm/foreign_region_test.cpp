@@ -104,6 +104,30 @@ TEST(FetchedCallTest, pieces_come_to_their_places) {
               1);
 }
 
+TEST(FetchedCallTest, no_piece_comes_to_a_place_to_which_it_is_copied_slowly) {
+    const std::vector<std::byte> bytes(20'000, std::byte{7});
+    const auto begin = reinterpret_cast<std::uintptr_t>(bytes.data());
+    const pid_t owner = ::getpid();
+    if (!multihull::detail::can_fetch_from(owner, begin)) GTEST_SKIP() << "this system forbids it";
+    EXPECT_EQ(
+        in_child([&] {
+            FetchedCall call;
+            for (std::size_t shift = 0; shift < 200; shift += 4) {
+                const std::vector<FetchedPiece> pieces{{24, 5'000, begin + shift}, {5'032, 5'000, begin + 3 * shift}};
+                const auto fetched = call.fetch(make_plan(pieces, std::string(32, 'r')), owner);
+                for (const FetchedPiece& piece : pieces) {
+                    const auto* const from = reinterpret_cast<const void*>(piece.address);
+                    const std::byte* const to = fetched.data() + piece.position;
+                    if (multihull::detail::copies_slowly(to, from, piece.size)) return 2;
+                    if (std::memcmp(to, from, piece.size) != 0) return 3;
+                }
+                if (reinterpret_cast<std::uintptr_t>(fetched.data()) % multihull::detail::kMaxAlignment != 0) return 4;
+            }
+            return 1;
+        }),
+        1);
+}
+
 TEST(FetchedCallTest, memory_that_is_gone_is_an_error) {
     const auto plan = make_plan({{0, 100, 8}}, "");
     FetchedCall call;

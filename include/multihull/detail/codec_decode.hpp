@@ -6,6 +6,8 @@
 #include <multihull/detail/codec_fixed.hpp>
 #include <multihull/detail/codec_travels.hpp>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -56,15 +58,21 @@ T copy_contiguous(std::span<const std::byte> view) {
     T range;
     if constexpr (std::is_copy_assignable_v<Element> && std::is_copy_constructible_v<Element>) {
         if (const Element* const elements = elements_at<Element>(view)) {
-            range.assign(elements, elements + count);
+            range.reserve(count);
+            if (copies_slowly(range.data(), elements, view.size())) {
+                constexpr std::size_t kPiece = (kQuickPiece + sizeof(Element) - 1) / sizeof(Element);
+                for (std::size_t done = 0; done < count; done += kPiece) {
+                    range.insert(range.end(), elements + done, elements + std::min(count, done + kPiece));
+                }
+            } else {
+                range.assign(elements, elements + count);
+            }
             return range;
         }
     }
     if constexpr (std::is_default_constructible_v<Element> && std::is_copy_assignable_v<Element>) {
         range.resize(count);
-        if (count != 0) {
-            std::memcpy(static_cast<void*>(range.data()), bytes, count * sizeof(Element));
-        }
+        copy_bytes(static_cast<void*>(range.data()), bytes, count * sizeof(Element));
     } else {
         range.reserve(count);
         for (std::size_t i = 0; i < count; ++i) {
