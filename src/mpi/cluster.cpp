@@ -206,10 +206,14 @@ void Cluster::on_done(std::uint32_t rank, const DoneHead& head, RawBytes bytes) 
     if (head.pool_broke != 0 && !broken_) broken_ = decode_failure(task->rank_, bytes.bytes());
     not_needed = finish(task, head.outcome, std::move(bytes));
     guard.unlock();
-    // To free what the caller gave away can take tens of milliseconds, where the allocator gives back what was freed before with it.
-    if (not_needed.lent.empty()) return;
+    free_elsewhere(std::move(not_needed));
+}
+
+// To free what callers gave away can take tens of milliseconds, where the allocator gives back what was freed before with it.
+void Cluster::free_elsewhere(Task::Call call) noexcept {
+    if (std::ranges::none_of(call.lent, [](const LentBytes& piece) { return piece.owner != nullptr; })) return;
     try {
-        freeing_.post([call = std::make_shared<Task::Call>(std::move(not_needed))] {});
+        freeing_.post([kept = std::make_shared<Task::Call>(std::move(call))] {});
     } catch (const std::exception&) {    // then it is freed here
     }
 }
@@ -315,8 +319,9 @@ Task::Call Cluster::finish(const TaskPtr& task, Outcome outcome, RawBytes bytes)
 
 // Needs mutex_.
 void Cluster::finish(const TaskPtr& task, const std::exception_ptr& why) {
-    task->end(why);
+    Task::Call not_needed = task->end(why);
     tell(task);
+    free_elsewhere(std::move(not_needed));
 }
 
 // Needs mutex_.

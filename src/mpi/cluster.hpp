@@ -121,6 +121,7 @@ private:
     Task::Call finish(const TaskPtr& task, Outcome outcome, RawBytes bytes);
     void finish(const TaskPtr& task, const std::exception_ptr& why);
     void tell(const TaskPtr& task);
+    void free_elsewhere(Task::Call call) noexcept;
     void close_links();
     void fail_everything(const std::exception_ptr& why);
     Link& link_of(std::uint32_t rank);

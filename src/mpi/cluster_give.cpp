@@ -196,7 +196,7 @@ void Cluster::send(Link& link, const TaskPtr& task) {
     const auto no_more_on_its_way = [this, task] {
         const std::lock_guard guard(mutex_);
         --task->on_their_way_;
-        task->let_go_of_call();
+        free_elsewhere(task->let_go_of_call());
     };
     const auto announce = [&](std::span<const std::byte> bytes) {
         ++task->on_their_way_;

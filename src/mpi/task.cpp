@@ -163,11 +163,11 @@ Task::Call Task::end(Outcome outcome, RawBytes bytes) noexcept {
     return let_go_of_call();
 }
 
-void Task::end(std::exception_ptr why) noexcept {
+Task::Call Task::end(std::exception_ptr why) noexcept {
     failure_ = std::move(why);
     place_ = Place::ended;
     change_word(kDone);
-    let_go_of_call();
+    return let_go_of_call();
 }
 
 /// The whole call in one piece.

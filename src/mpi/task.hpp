@@ -88,7 +88,7 @@ private:
     void change_word(std::uint32_t bits) noexcept;
     /// Answers the call, which may be much to free: better when the lock is free.
     Call end(Outcome outcome, RawBytes bytes) noexcept;
-    void end(std::exception_ptr why) noexcept;
+    Call end(std::exception_ptr why) noexcept;
     void hook_local();
     bool is_map() const noexcept { return plan_.has_value(); }
     std::size_t size() const noexcept { return call_size_ + inputs_.size(); }
