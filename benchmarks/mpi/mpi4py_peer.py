@@ -35,9 +35,9 @@ def main():
         print("cubes", statistics.median(timed(lambda: list(executor.map(cube, range(999)))) for _ in range(3)))
         print("tiny", timed(lambda: list(executor.map(cube, range(5000)))) / 5000)
         big = array.array("Q", range(131072))
-        print("big", timed(lambda: list(executor.map(total, [big] * 200))) / 200)
-        apart = [array.array("Q", big) for _ in range(200)]
-        print("apart", timed(lambda: list(executor.map(total, apart))) / 200)
+        print("lent", timed(lambda: list(executor.map(total, [big] * 200))) / 200)
+        many = [array.array("Q", big) for _ in range(200)]
+        print("lent_many", timed(lambda: list(executor.map(total, many))) / 200)
         print("long", timed(lambda: list(executor.map(busy, [10] * 100))))
 
 

@@ -5,6 +5,7 @@
 #include <multihull/mpi.hpp>
 
 #include <cstdlib>
+#include <functional>
 #include <numeric>
 #include <ranges>
 #include <sys/resource.h>
@@ -42,19 +43,32 @@ void measure_cubes(PoolExecutor& executor) {
     works::write_down("tiny", map(works::kTiny) / works::kTiny);
 }
 
-/// The same buffer each time, which stays the caller's; or as many as there are tasks, given away as they are submitted.
-void measure_big(PoolExecutor& executor, const char* name, bool apart) {
+/// How the caller passes a buffer.
+enum class Pass {
+    kept,     ///< It stays the caller's, who may change it at once.
+    lent,     ///< It stays as it is until the task has ended.
+    given,    ///< It is the task's from now on.
+};
+
+void measure_big(PoolExecutor& executor, const char* name, std::size_t count, Pass way) {
     std::vector<std::uint64_t> one(works::kBigBytes / sizeof(std::uint64_t));
     std::iota(one.begin(), one.end(), 0);
     const std::uint64_t expected = works::sum(one);
+    std::vector<std::vector<std::uint64_t>> buffers(count, one);
     std::vector<double> seconds;
     for (int pass = 0; pass < works::kBigPasses; ++pass) {
-        std::vector<std::vector<std::uint64_t>> buffers(apart ? works::kBig : 0, one);
+        if (way == Pass::given) buffers.assign(count, one);
         const works::Stopwatch watch;
         std::vector<multihull::Future<std::uint64_t>> sums;
         for (std::size_t i = 0; i < works::kBig; ++i) {
-            sums.push_back(apart ? executor.submit(works::sum, std::move(buffers[i]))
-                                 : executor.submit(works::sum, one));
+            std::vector<std::uint64_t>& buffer = buffers[i % count];
+            if (way == Pass::kept) {
+                sums.push_back(executor.submit(works::sum, buffer));
+            } else if (way == Pass::lent) {
+                sums.push_back(executor.submit(works::sum, std::cref(buffer)));
+            } else {
+                sums.push_back(executor.submit(works::sum, std::move(buffer)));
+            }
         }
         for (const auto& future : sums) {
             if (future.get() != expected) std::abort();
@@ -76,8 +90,10 @@ void measure_times(const works::Selection& selected) {
     PoolExecutor executor(2);    // of ranks 1 and 2: rank 0 hands out, as in the other programs
     if (selected("single")) measure_singles(executor);
     if (selected("cubes")) measure_cubes(executor);
-    if (selected("big")) measure_big(executor, "big", false);
-    if (selected("apart")) measure_big(executor, "apart", true);
+    if (selected("lent")) measure_big(executor, "lent", 1, Pass::lent);
+    if (selected("lent_many")) measure_big(executor, "lent_many", works::kBig, Pass::lent);
+    if (selected("given")) measure_big(executor, "given", works::kBig, Pass::given);
+    if (selected("kept")) measure_big(executor, "kept", 1, Pass::kept);
     if (selected("long")) measure_long(executor);
 }
 

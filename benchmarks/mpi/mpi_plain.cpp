@@ -95,8 +95,10 @@ void measure(int ranks, const works::Selection& selected) {
         works::write_down("cubes", works::median(cubes));
         works::write_down("tiny", hand_out_cubes(ranks, works::kTiny) / works::kTiny);
     }
-    if (selected("big")) measure_big(ranks, "big", 1);
-    if (selected("apart")) measure_big(ranks, "apart", works::kBig);
+    if (selected("lent")) measure_big(ranks, "lent", 1);
+    if (selected("lent_many")) measure_big(ranks, "lent_many", works::kBig);
+    if (selected("given")) measure_big(ranks, "given", works::kBig);
+    if (selected("kept")) measure_big(ranks, "kept", 1);
     if (selected("long")) {
         const std::uint64_t milliseconds = works::kLongMs;
         works::write_down("long", hand_out(ranks, works::kLong, kBusy, sizeof milliseconds,

@@ -11,8 +11,10 @@ LABELS = {
     "single": ("one task there and back", 1e6, "us"),
     "cubes": ("map of 999 cubes", 1e3, "ms"),
     "tiny": ("a tiny task, of many", 1e6, "us"),
-    "big": ("a task with 1 MiB of arguments, the same buffer each time", 1e6, "us"),
-    "apart": ("a task with 1 MiB of arguments, of 200 buffers", 1e6, "us"),
+    "lent": ("a task with 1 MiB of arguments, one buffer, lent", 1e6, "us"),
+    "lent_many": ("the same of 200 buffers, lent", 1e6, "us"),
+    "given": ("the same of 200 buffers, given away", 1e6, "us"),
+    "kept": ("the same of one buffer, copied by submit()", 1e6, "us"),
     "long": ("100 tasks of 10 ms", 1e3, "ms"),
 }
 
@@ -53,7 +55,10 @@ def main():
     print("| work, at 2 workers | " + " | ".join(sides) + " |")
     print("|---" * (len(sides) + 1) + "|")
     for name, (label, factor, unit) in LABELS.items():
-        cells = [f"{statistics.median(times[side][name]) * factor:.4g} {unit}" for side in sides]
+        cells = [
+            f"{statistics.median(times[side][name]) * factor:.4g} {unit}" if name in times[side] else ""
+            for side in sides
+        ]
         print(f"| {label} | " + " | ".join(cells) + " |")
     print()
     print("| ranks | a task | rank 0's caller | rank 0's other threads | messages out | back | bytes out | back |")

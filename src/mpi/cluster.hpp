@@ -110,6 +110,7 @@ private:
     std::size_t fill(Link& link, std::size_t limit, std::size_t share);
     bool place(Link& link, const TaskPtr& task);
     void place_here(const TaskPtr& task);
+    bool make_sendable(const Link& link, const TaskPtr& task);
     void send(Link& link, const TaskPtr& task);
     void recall();
     void recall_local(std::size_t wanted);

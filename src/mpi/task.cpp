@@ -186,6 +186,7 @@ SharedBlock Task::gather_call() const {
         to += piece.bytes.size();
     }
     copy_until(call_size_);
+    for (const auto& named : call_.kept()) whole.keep(named);
     return whole;
 }
 

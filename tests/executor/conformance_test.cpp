@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
@@ -72,6 +73,24 @@ TYPED_TEST(Conformance, what_can_be_called_and_given) {
                        std::make_unique<int>(4))
                    .get(),
               5);
+}
+
+TYPED_TEST(Conformance, an_argument_by_cref_is_the_value_that_it_refers_to) {
+    typename TypeParam::Executor executor(2);
+    const auto ends = [](const std::vector<int>& numbers, const std::string& text, const std::list<int>& list) {
+        return text + std::to_string(numbers.front()) + std::to_string(numbers.back()) + std::to_string(list.front());
+    };
+    for (const std::size_t count : {1U, 100U, 30'000U, 300'000U}) {
+        std::vector<int> numbers(count);
+        std::iota(numbers.begin(), numbers.end(), 0);
+        std::string text(count, 't');
+        const std::list<int> list{8, 9};
+        const auto by_cref = executor.submit(ends, std::cref(numbers), std::ref(text), std::cref(list));
+        const auto mixed = executor.submit(ends, std::cref(numbers), text, std::cref(list));
+        const std::string expected = text + "0" + std::to_string(count - 1) + "8";
+        EXPECT_EQ(by_cref.get(), expected);
+        EXPECT_EQ(mixed.get(), expected);
+    }
 }
 
 TYPED_TEST(Conformance, an_exception_comes_back) {

@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <numeric>
 #include <ranges>
@@ -71,23 +72,33 @@ int lose_a_rank() {
     return 0;
 }
 
-int kill_once(const std::string& path, int x, std::span<const int> big) {
-    if (x == 7 && test::Board(path)[0].fetch_add(1) == 0) {
-        ::kill(multihull::parent_process()->pid(), SIGKILL);
+/// The first time that it runs late, and elsewhere than on rank 0, it kills its rank.
+int kill_once(const std::string& path, int rank_0, int x, std::span<const int> big) {
+    const pid_t rank = multihull::parent_process()->pid();
+    if (x >= 7 && rank != rank_0 && test::Board(path)[0].fetch_add(1) == 0) {
+        ::kill(rank, SIGKILL);
         for (;;) ::pause();
     }
     return big.back();
 }
 
-int redo_elsewhere() {
-    PoolExecutor executor(2);
+int redo_elsewhere(PoolExecutor&& executor) {
     static_cast<void>(executor.submit([] {}));
     test::Board board;
     int right = 0;
     std::vector<multihull::Future<int>> futures;
-    // Given away, so that they are sent from where they are; and kept, as they may be sent again.
+    // Given away, so that they are sent from where they are; copied into shared memory; and lent. All may be sent again.
+    std::vector<std::vector<int>> rows;
+    for (int i = 0; i < 40; ++i) rows.emplace_back(i % 4 == 0 ? 10 : 50'000, i);
     for (int i = 0; i < 40; ++i) {
-        futures.push_back(executor.submit(kill_once, board.path(), i, std::vector<int>(i % 2 == 0 ? 50'000 : 10, i)));
+        std::vector<int>& row = rows[static_cast<std::size_t>(i)];
+        if (i % 4 == 1) {
+            futures.push_back(executor.submit(kill_once, board.path(), ::getpid(), i, row));
+        } else if (i % 4 == 2) {
+            futures.push_back(executor.submit(kill_once, board.path(), ::getpid(), i, std::cref(row)));
+        } else {
+            futures.push_back(executor.submit(kill_once, board.path(), ::getpid(), i, std::move(row)));
+        }
     }
     for (int i = 0; i < 40; ++i) right += futures[static_cast<std::size_t>(i)].get() == i ? 1 : 0;
     std::printf("right: %d\n", right);
@@ -101,7 +112,8 @@ int redo_one() {
     test::Board board;
     int right = 0;
     for (int i = 0; i < 40; ++i)
-        right += executor.submit(kill_once, board.path(), i % 20, std::vector<int>(10, i)).get() == i ? 1 : 0;
+        right +=
+            executor.submit(kill_once, board.path(), ::getpid(), i % 20, std::vector<int>(10, i)).get() == i ? 1 : 0;
     std::printf("right: %d\n", right);
     std::fflush(stdout);
     return 0;
@@ -343,7 +355,8 @@ int hand_on(const std::string& how, bool redo) {
 
 int be_a_victim(const std::string& what, const std::string& more) {
     if (what == "lose") return lose_a_rank();
-    if (what == "redo") return redo_elsewhere();
+    if (what == "redo") return redo_elsewhere(PoolExecutor(2));
+    if (what == "redo-here") return redo_elsewhere(PoolExecutor({.processes = 1}));    // on rank 0, too
     if (what == "redo-one") return redo_one();
     if (what == "redo-flood") return redo_flood();
     if (what == "end") return end_when_asked();

@@ -21,6 +21,7 @@
 #include <cstdlib>
 #include <deque>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <numeric>
 #include <ranges>
@@ -163,6 +164,52 @@ TEST(Ranks, of_one_machine_read_big_arguments_where_rank_0_has_them) {
     }
 }
 
+TEST(Ranks, what_is_lent_is_read_where_it_is) {
+    constexpr std::uint64_t kTasks = 24;
+    PoolExecutor executor(3);    // of ranks 1 to 3
+    executor.submit([] {}).get();
+    const std::uint64_t before = session->traffic().bytes_sent;
+    const auto sum_both = [](std::span<const std::uint64_t> first, const std::string& text,
+                             const std::vector<std::uint64_t>& second) {
+        return sum_of(first) + text.size() + sum_of(second);
+    };
+    std::vector<std::vector<std::uint64_t>> rows;
+    for (std::size_t i = 0; i < kTasks; ++i) rows.emplace_back(50'000 + i, i);
+    const std::string text(10'000, 't');
+    std::vector<multihull::Future<std::uint64_t>> sums;
+    for (std::size_t i = 0; i < kTasks; ++i)
+        sums.push_back(executor.submit(sum_both, std::cref(rows[i]), text, std::cref(rows[kTasks - 1 - i])));
+    std::size_t all = 0;
+    for (std::size_t i = 0; i < kTasks; ++i) {
+        const std::size_t j = kTasks - 1 - i;
+        EXPECT_EQ(sums[i].get(), i * (50'000 + i) + text.size() + j * (50'000 + j));
+        all += (rows[i].size() + rows[j].size()) * sizeof(std::uint64_t);
+    }
+    const std::uint64_t sent = session->traffic().bytes_sent - before;
+    if (far()) {
+        EXPECT_GE(sent, all);
+    } else {
+        EXPECT_LT(sent, all / 10 + kTasks * text.size());
+    }
+}
+
+TEST(Ranks, what_was_lent_is_the_callers_again_when_its_tasks_have_ended) {
+    PoolExecutor executor(3);
+    test::Board board;
+    std::vector<std::uint64_t> values(200'000, 1);
+    const auto first = executor.submit(test::hold, board.path(), 1);
+    const auto others = {executor.submit(test::hold, board.path(), 2), executor.submit(test::hold, board.path(), 3)};
+    ASSERT_TRUE(board.wait_until_at_least(test::kHeld, 3));
+    const auto cancelled = executor.submit(sum_of, std::cref(values));
+    EXPECT_TRUE(cancelled.cancel());
+    EXPECT_THROW(cancelled.get(), multihull::Cancelled);
+    std::vector<std::uint64_t>(200'000, 2).swap(values);    // what was lent is gone
+    const auto sum = executor.submit(sum_of, std::cref(values));
+    board[test::kLetGo] = 1;
+    EXPECT_EQ(sum.get(), 2 * values.size());
+    for (const auto& future : others) future.get();
+}
+
 TEST(Ranks, a_big_argument_outlives_the_worker_that_crashed_over_it) {
     PoolExecutor executor({.processes = 1, .retries = 1});
     test::Board board;
@@ -172,12 +219,14 @@ TEST(Ranks, a_big_argument_outlives_the_worker_that_crashed_over_it) {
         return sum_of(values);
     };
     std::vector<multihull::Future<std::uint64_t>> sums;
-    for (std::size_t i = 0; i < 8; ++i) {
-        std::vector<std::uint64_t> values(200'000, i);
-        sums.push_back(i % 2 == 0 ? executor.submit(crash_once, board.path(), i, values)
-                                  : executor.submit(crash_once, board.path(), i, std::move(values)));
+    std::vector<std::vector<std::uint64_t>> rows;
+    for (std::size_t i = 0; i < 12; ++i) rows.emplace_back(200'000, i);
+    for (std::size_t i = 0; i < rows.size(); i += 3) {
+        sums.push_back(executor.submit(crash_once, board.path(), i, rows[i]));
+        sums.push_back(executor.submit(crash_once, board.path(), i + 1, std::move(rows[i + 1])));
+        sums.push_back(executor.submit(crash_once, board.path(), i + 2, std::cref(rows[i + 2])));
     }
-    for (std::size_t i = 0; i < 8; ++i) EXPECT_EQ(sums[i].get(), i * 200'000);
+    for (std::size_t i = 0; i < sums.size(); ++i) EXPECT_EQ(sums[i].get(), i * 200'000);
 }
 
 TEST(Ranks, a_big_argument_is_not_counted_to_a_tasks_memory) {
@@ -576,6 +625,26 @@ TEST(Ranks, only_tasks_that_read_a_value_wait_for_it) {
         }));
     }
     for (const auto& future : readers) EXPECT_EQ(future.get(), 7);
+}
+
+TEST(Ranks, a_call_keeps_the_value_that_it_names_beside_what_is_given_away_or_lent) {
+    PoolExecutor executor({.processes = 1});
+    test::Board board;
+    const auto look = [](const std::string& path, const Numbers& table, std::span<const std::uint64_t> big) {
+        test::hold(path, 0);
+        return sum_of(big) + static_cast<std::uint64_t>(table->back());
+    };
+    const std::vector<std::uint64_t> lent(100'000, 1);
+    std::vector<multihull::Future<std::uint64_t>> futures;
+    for (int i = 0; i < 8; ++i) {
+        const auto table =
+            multihull::mpi::broadcast_value(std::vector<int>(1000, 7));    // the caller's handle is soon gone
+        futures.push_back(i % 2 == 0 ? executor.submit(look, board.path(), table, std::cref(lent))
+                                     : executor.submit(look, board.path(), table, std::vector<std::uint64_t>(lent)));
+    }
+    ASSERT_TRUE(board.wait_until_at_least(test::kHeld, 4));
+    board[test::kLetGo] = 1;
+    for (const auto& future : futures) EXPECT_EQ(future.get(), 100'007U);
 }
 
 TEST(Ranks, an_initializer_may_read_a_value) {

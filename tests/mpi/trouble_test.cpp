@@ -123,8 +123,10 @@ TEST(Trouble, a_lost_rank_ends_the_run_with_a_sentence) {
 
 TEST(Trouble, a_lost_ranks_tasks_are_done_by_others_where_the_launcher_lets_them) {
     if (!is_open_mpi()) GTEST_SKIP() << "only Open MPI's launcher has the option";
-    for (const auto& [how, right] :
-         {std::pair("redo", "right: 40"), {"redo-one", "right: 40"}, {"redo-flood", "right: 400"}}) {
+    for (const auto& [how, right] : {std::pair("redo", "right: 40"),
+                                     {"redo-here", "right: 40"},
+                                     {"redo-one", "right: 40"},
+                                     {"redo-flood", "right: 400"}}) {
         Launch run({"--enable-recovery", "-n", "3", PROGRAM, "--victim", how});
         EXPECT_GE(run.wait(), 0);
         EXPECT_NE(run.output().find(right), std::string::npos) << how << ": " << run.output();

@@ -133,7 +133,7 @@ struct Invocation<F, Parameters<P...>> {
     /// Writes the arguments as the Holders that they would make.
     template <class... Args>
     static void encode_arguments(Writer& writer, Args&&... arguments) {
-        if constexpr ((WrittenInPlace<P, Args&&> || ...)) {
+        if constexpr (((WrittenInPlace<P, Args&&> || LentInPlace<P, Args&&>) || ...)) {
             std::tuple<typename Leaving<P, Args&&>::Type...> parts(std::forward<Args>(arguments)...);
             const EncodeScope scope(writer);
             std::apply([&](auto&... part) { (encode_part<P>(writer, part), ...); }, parts);
@@ -172,7 +172,13 @@ struct Invocation<F, Parameters<P...>> {
 private:
     template <class Parameter, class Part>
     static void encode_part(Writer& writer, Part& part, std::vector<LentBytes>* lent = nullptr) {
-        if constexpr (!std::is_same_v<Part, Holder<Parameter>>) {
+        if constexpr (kLentElements<Part>) {
+            if (lent != nullptr) {
+                encode_around(writer, part, *lent);
+            } else {
+                encode_contiguous(writer, part.elements);
+            }
+        } else if constexpr (!std::is_same_v<Part, Holder<Parameter>>) {
             encode_contiguous(writer, std::span(part.data(), part.size()));
         } else if (lent != nullptr) {
             encode_around(writer, part, *lent);

@@ -7,6 +7,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <ranges>
 #include <span>
@@ -110,6 +111,30 @@ concept WrittenInPlace = kStaysMeanwhile<Arg> && kKind<Holder<P>> == Kind::conti
                          (std::same_as<std::remove_cvref_t<Arg>, Holder<P>> ||
                           (kViewsElements<P> && std::is_convertible_v<Arg, std::decay_t<P>>));
 
+template <class T>
+struct ReferredBy {};
+template <class T>
+struct ReferredBy<std::reference_wrapper<T>> {
+    using Type = std::remove_const_t<T>;
+};
+
+/// Elements that stay the caller's, who said by std::cref() that they stay as they are until the task has ended.
+template <class E>
+struct LentElements {
+    template <class C>
+    LentElements(std::reference_wrapper<C> owner) : elements(owner.get()) {}
+    std::span<const E> elements;
+};
+template <class T>
+inline constexpr bool kLentElements = false;
+template <class E>
+inline constexpr bool kLentElements<LentElements<E>> = true;
+
+/// An argument by std::cref() or std::ref() that need not be copied at all before the call is run.
+template <class P, class Arg>
+concept LentInPlace = kKind<Holder<P>> == Kind::contiguous &&
+                      std::same_as<typename ReferredBy<std::remove_cvref_t<Arg>>::Type, Holder<P>>;
+
 /// An argument until it is written.
 template <class P, class Arg>
 struct Leaving {
@@ -122,16 +147,32 @@ struct Leaving<P, Arg> {
     using Type =
         std::conditional_t<kViewsElements<P>, std::decay_t<P>, std::span<const typename Holder<P>::value_type>>;
 };
+template <class P, class Arg>
+    requires LentInPlace<P, Arg>
+struct Leaving<P, Arg> {
+    using Type = LentElements<typename Holder<P>::value_type>;
+};
 
 /// Bytes of a call that were left where they are: they belong at `position`, counted with all that are left out before them.
 struct LentBytes {
     std::size_t position = 0;
     std::span<const std::byte> bytes;
-    std::shared_ptr<const void> owner;
+    std::shared_ptr<const void> owner;    // none where they are the caller's
 };
 
 /// Fewer than so many bytes are copied.
 inline constexpr std::size_t kWorthLending = std::size_t{64} << 10;
+
+/// Writes elements, which are left out and noted in `lent`.
+template <class E>
+void write_around(Writer& writer, std::span<const E> elements, std::shared_ptr<const void> owner,
+                  std::vector<LentBytes>& lent) {
+    std::size_t elsewhere = 0;
+    for (const LentBytes& piece : lent) elsewhere += piece.bytes.size();
+    writer.write_length(elements.size());
+    writer.write_padding(alignof(E), elsewhere);
+    lent.push_back({writer.size() + elsewhere, std::as_bytes(elements), std::move(owner)});
+}
 
 /// Writes a holder, but for many elements in one piece: those are moved into `lent`.
 template <class H>
@@ -139,16 +180,21 @@ void encode_around(Writer& writer, H& holder, std::vector<LentBytes>& lent) {
     if constexpr (kKind<H> == Kind::contiguous) {
         using Element = typename H::value_type;
         if (holder.size() * sizeof(Element) >= kWorthLending) {
-            std::size_t elsewhere = 0;
-            for (const LentBytes& piece : lent) elsewhere += piece.bytes.size();
-            writer.write_length(holder.size());
-            writer.write_padding(alignof(Element), elsewhere);
             const auto owner = std::make_shared<const H>(std::move(holder));
-            lent.push_back({writer.size() + elsewhere, std::as_bytes(std::span(owner->data(), owner->size())), owner});
+            write_around(writer, std::span<const Element>(owner->data(), owner->size()), owner, lent);
             return;
         }
     }
     encode_value(writer, holder);
+}
+
+template <class E>
+void encode_around(Writer& writer, LentElements<E>& part, std::vector<LentBytes>& lent) {
+    if (part.elements.size_bytes() >= kWorthLending) {
+        write_around(writer, part.elements, nullptr, lent);
+    } else {
+        encode_contiguous(writer, part.elements);
+    }
 }
 
 template <class P>
