@@ -346,13 +346,19 @@ std::exception_ptr Cluster::decode_failure(std::uint32_t rank, std::span<const s
     }
 }
 
-std::int64_t Cluster::rest_ns() {
+Poll::Rest Cluster::rest() {
     const std::lock_guard guard(mutex_);
-    if (sent_count_ == 0 && queue_.empty()) return os::kNever;
-    const std::int64_t rest = supplied_ns();
-    if (rest == 0 || !engine_) return rest;
-    reap_local();
-    return supplied_ns();
+    if (sent_count_ == 0 && queue_.empty()) return {os::kNever, os::kNever};
+    std::int64_t task_ns = os::kNever;
+    for (const Link& link : links_) {
+        if (!link.lost && link.rank != 0 && link.outstanding != 0) task_ns = std::min(task_ns, link.seen_task_ns);
+    }
+    std::int64_t ns = supplied_ns();
+    if (ns != 0 && engine_) {
+        reap_local();
+        ns = supplied_ns();
+    }
+    return {ns, task_ns == os::kNever ? 0 : task_ns};
 }
 
 // Needs mutex_.

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "mpi/callbacks.hpp"
+#include "mpi/poll.hpp"
 #include "mpi/task.hpp"
 #include "mpi/wire.hpp"
 #include "process/self.hpp"
@@ -65,8 +66,8 @@ public:
     void on_lost(std::uint32_t rank, const std::exception_ptr& why, bool redo);
     /// Whether a message of another rank is expected.
     bool expects() const;
-    /// How long no rank will run out of tasks; 0 where one may soon.
-    std::int64_t rest_ns();
+    /// How long no rank will run out of tasks, and how long a task takes; never where it has none.
+    Poll::Rest rest();
     bool over() const;
 
     // Its tasks'.

@@ -20,6 +20,7 @@ constexpr std::int64_t kStandByNs = 200'000;
 
 void World::conduct() {
     Poll poll;
+    if (meeting_.crowded(0)) poll.be_crowded();
     for (;;) {
         const std::uint32_t epoch = epoch_.load(std::memory_order_seq_cst);
         if (has_guest()) {
@@ -29,7 +30,7 @@ void World::conduct() {
         }
         bool did = false;
         bool waits = false;
-        std::int64_t rest = 0;
+        Poll::Rest rest;
         std::vector<std::shared_ptr<Cluster>> over;
         {
             const std::lock_guard baton(baton_);
@@ -40,7 +41,7 @@ void World::conduct() {
                 if (!transport_->busy() || any_lost) return;
             }
             waits = did || expects();
-            if (!did) rest = rest_ns();
+            if (!did) rest = this->rest();
             over.swap(over_);
         }
         over.clear();
@@ -49,14 +50,14 @@ void World::conduct() {
             poll.something_happened(now);
             continue;
         }
-        const std::int64_t pause = waits ? poll.pause_ns(now) : os::kNever;
-        if (pause == 0 && rest == 0) {
+        const std::int64_t pause = waits ? poll.pause_ns(now, rest.task_ns) : os::kNever;
+        if (pause == 0 && rest.ns == 0) {
             poll.give_way(now);
-        } else if (pause > rest) {
+        } else if (pause > rest.ns) {
             sleep(epoch, pause);
         } else {
             rests_.store(true, std::memory_order_relaxed);
-            sleep(epoch, rest);
+            sleep(epoch, rest.ns);
             rests_.store(false, std::memory_order_relaxed);
         }
         if (!waits) poll.something_happened(os::now_ns());
@@ -104,12 +105,15 @@ bool World::clusters_expect() {
 }
 
 // Needs baton_. 0 where a rank may run out of tasks soon, or something else is waited for.
-std::int64_t World::rest_ns() {
-    if (transport_->busy() || told_the_end_ || expects_answers()) return 0;
+Poll::Rest World::rest() {
+    if (transport_->busy() || told_the_end_ || expects_answers()) return {};
     const std::lock_guard guard(mutex_);
-    std::int64_t all = os::kNever;
-    for (const auto& [number, cluster] : clusters_) all = std::min(all, cluster->rest_ns());
-    return all == os::kNever ? 0 : all;
+    Poll::Rest all{os::kNever, os::kNever};
+    for (const auto& [number, cluster] : clusters_) {
+        const Poll::Rest one = cluster->rest();
+        all = {std::min(all.ns, one.ns), std::min(all.task_ns, one.task_ns)};
+    }
+    return all.ns == os::kNever ? Poll::Rest{} : all;
 }
 
 bool World::expects_answers() {
@@ -220,6 +224,7 @@ void World::work_until(const std::atomic<std::uint32_t>& word, std::uint32_t bit
     if (world == nullptr || !world->enter()) return;
     world->guests_waits_.fetch_add(1, std::memory_order_relaxed);
     Poll poll;
+    if (world->meeting_.crowded(0)) poll.be_crowded();
     bool failed = false;
     while ((word.load(std::memory_order_acquire) & bits) == 0 && current_or_null() == world) {
         const bool did = world->as_guest(&World::turn);

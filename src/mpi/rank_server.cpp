@@ -58,12 +58,13 @@ int serve(Transport& transport, const Meeting& meeting) {
 
 int RankServer::run() {
     while (!over_) {
-        bool did = transport_.progress();
-        did |= receive();
+        // First what this processor may just have given way for.
         const std::int64_t now = os::now_ns();
-        did |= look_for_ends(now);
-        if (finish_values_ && values_.finished(finish_values_->id)) answer(*std::exchange(finish_values_, {}), true);
+        bool did = look_for_ends(now);
         did |= flush(now);
+        did |= transport_.progress();
+        did |= receive();
+        if (finish_values_ && values_.finished(finish_values_->id)) answer(*std::exchange(finish_values_, {}), true);
         if (orphaned_.load(std::memory_order_relaxed)) {
             transport_.give_up_the_end();
             std::fprintf(stderr, "multihull: rank %d ends: rank 0 is gone\n", transport_.rank());
@@ -93,9 +94,9 @@ void RankServer::pause(std::int64_t now_ns) {
         ::nanosleep(&time, nullptr);
     };
     // To be woken for each of many short tasks would cost the workers more than they take.
-    const Rest rest = may_rest();
+    const Poll::Rest rest = may_rest();
     if (rest.ns != 0 && rest.task_ns < Poll::kLongTaskNs) return nap(rest.ns);
-    const std::int64_t pause = std::max(poll_.pause_ns(now_ns), rest.ns);
+    const std::int64_t pause = std::max(poll_.pause_ns(now_ns, rest.task_ns), rest.ns);
     if (pause == 0) return poll_.give_way(now_ns);
     for (auto& [number, pool] : pools_) {
         if (pool.entries.empty()) continue;
@@ -107,15 +108,15 @@ void RankServer::pause(std::int64_t now_ns) {
     nap(pause);
 }
 
-RankServer::Rest RankServer::may_rest() const noexcept {
-    Rest all{os::kNever, os::kNever};
+Poll::Rest RankServer::may_rest() const noexcept {
+    Poll::Rest all{os::kNever, os::kNever};
     if (transport_.busy()) return {};    // what arrives needs MPI to be asked
     for (const auto& [number, pool] : pools_) {
         if (pool.entries.empty()) continue;
         all.ns = std::min(all.ns, Poll::rest_ns(pool.entries.size(), pool.task_ns, pool.workers));
         all.task_ns = std::min(all.task_ns, pool.task_ns);
     }
-    return all.ns == os::kNever ? Rest{} : all;
+    return all.ns == os::kNever ? Poll::Rest{} : all;
 }
 
 bool RankServer::anything_running() const noexcept {
@@ -232,6 +233,7 @@ void RankServer::open(Reader& reader) {
     pool.cluster = head.cluster;
     pool.workers = head.workers;
     pool.crowded = head.crowded != 0;
+    if (pool.crowded) poll_.be_crowded();
     const auto settings = reader.view(head.size);
     pool.settings.assign(settings.begin(), settings.end());
     pool.missing = 1 + head.values;

@@ -77,11 +77,6 @@ private:
         std::thread closer;
         std::shared_ptr<std::atomic<bool>> closed;
     };
-    /// How long nothing need be looked at, and how long a task takes in the pool where it takes least.
-    struct Rest {
-        std::int64_t ns = 0;
-        std::int64_t task_ns = 0;
-    };
     struct Bulk {
         std::span<const std::byte> bytes;
         std::function<void()> sent;
@@ -117,7 +112,7 @@ private:
     Packet& record();
     bool flush(std::int64_t now_ns);
     bool anything_running() const noexcept;
-    Rest may_rest() const noexcept;
+    Poll::Rest may_rest() const noexcept;
     void pause(std::int64_t now_ns);
     Pool* find(std::uint32_t cluster);
 

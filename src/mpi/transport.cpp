@@ -7,6 +7,7 @@
 #include <multihull/mpi.hpp>
 
 #include <algorithm>
+#include <dlfcn.h>
 #include <iterator>
 #include <memory>
 #include <string>
@@ -36,6 +37,14 @@ void check(int code, const char* what) {
     int length = 0;
     MPI_Error_string(code, text, &length);
     throw Error(std::string(what) + " failed: " + std::string(text, static_cast<std::size_t>(length)));
+}
+
+// Open MPI gives way (sched_yield) each time that it is asked and has nothing to do, where there are more ranks than processors. Its function
+// for that is declared for its own parts only; where it is missing, this does nothing.
+bool set_giving_way(bool on) noexcept {
+    using Set = bool (*)(bool);
+    const auto set = reinterpret_cast<Set>(::dlsym(RTLD_DEFAULT, "opal_progress_set_yield_when_idle"));
+    return set != nullptr && set(on);
 }
 
 }    // namespace
@@ -96,11 +105,14 @@ void Transport::gather_ranks(int spawned, char** argv) {
 
 Transport::~Transport() {
     if (!ends_together_) return;
+    if (gave_way_) set_giving_way(true);
     stop_listening();
     MPI_Comm_free(&packets_);
     MPI_Comm_free(&comm_);
     MPI_Finalize();
 }
+
+void Transport::be_polled() noexcept { gave_way_ = set_giving_way(false); }
 
 void Transport::broadcast(std::span<std::byte> bytes) {
     check(MPI_Bcast(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, 0, comm_), "MPI_Bcast");
@@ -319,10 +331,13 @@ bool Transport::progress() {
     completed_.resize(requests_.size());
     statuses_.resize(requests_.size());
     int count = 0;
-    check(MPI_Testsome(static_cast<int>(requests_.size()), requests_.data(), &count, completed_.data(),
-                       statuses_.data()),
-          "MPI_Testsome");
-    if (count <= 0) {    // MPI_UNDEFINED is negative
+    // Open MPI answers before it looks: what it has found it says when it is asked again.
+    for (int asked = 0; asked < 2 && count <= 0; ++asked) {    // MPI_UNDEFINED is negative
+        check(MPI_Testsome(static_cast<int>(requests_.size()), requests_.data(), &count, completed_.data(),
+                           statuses_.data()),
+              "MPI_Testsome");
+    }
+    if (count <= 0) {
         look_whether_stuck();
         return false;
     }

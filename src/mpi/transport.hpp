@@ -40,6 +40,9 @@ public:
     /// Whether threads that take turns may call MPI.
     bool any_thread() const noexcept { return any_thread_; }
 
+    /// From now on it is asked by who knows how to wait (Poll): it does not give way by itself any more.
+    void be_polled() noexcept;
+
     // While all ranks meet: these wait for one another.
     void broadcast(std::span<std::byte> bytes);
     /// Rank 0's answer has the bytes of all ranks, one after the other.
@@ -93,6 +96,7 @@ private:
     int rank_ = 0;
     int size_ = 1;
     bool any_thread_ = false;
+    bool gave_way_ = false;    // before it was polled
     bool ends_together_ = true;
     Traffic* traffic_ = nullptr;
     std::vector<Incoming> incoming_;

@@ -93,6 +93,7 @@ void World::run(Arrival arrival, char** argv) {
         transport = std::make_unique<Transport>(options_.spawn, argv);
         rank = transport->rank();
         meeting_ = meet(*transport, arrival);
+        transport->be_polled();
     } catch (...) {
         transport.reset();
         if (rank != 0) std::exit(1);    // rank 0 says why

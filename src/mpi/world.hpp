@@ -12,6 +12,7 @@
 #pragma once
 
 #include "mpi/meeting.hpp"
+#include "mpi/poll.hpp"
 #include "mpi/wire.hpp"
 #include "process/self.hpp"
 
@@ -142,7 +143,7 @@ private:
     bool something_came() const noexcept;
     bool clusters_expect();
     bool expects_answers();
-    std::int64_t rest_ns();
+    Poll::Rest rest();
     void look_for_lost();
     void answer(std::uint64_t number, bool yes);
     void announce_modules();

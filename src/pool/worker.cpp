@@ -33,6 +33,7 @@ namespace multihull::detail {
 namespace {
 
 constexpr std::int64_t kSpinNs = 20'000;
+constexpr std::int64_t kGivingWayNs = 60'000;    // which costs nobody anything
 
 // Ended by the supervisor's kill, which is on its way.
 [[noreturn]] void wait_for_the_end() {
@@ -138,8 +139,8 @@ private:
         if (header_.idle_worker == IdleWorker::sleeps) return false;
         std::uint32_t nobody = 0;
         if (!header_.spinner.compare_exchange_strong(nobody, index_ + 1, std::memory_order_seq_cst)) return false;
-        const std::int64_t until = os::now_ns() + kSpinNs;
         const bool gives_way = header_.idle_worker == IdleWorker::gives_way;
+        const std::int64_t until = os::now_ns() + (gives_way ? kGivingWayNs : kSpinNs);
         const int turns = gives_way ? 1 : 16;    // before it looks at the clock
         bool found = false;
         do {
