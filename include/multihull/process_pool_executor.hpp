@@ -47,7 +47,7 @@ public:
             return ImapUnit(std::move(completion), 0, count);
         }
         auto [completion, task] = std::apply(
-            [&](auto&... field) { return submit_arguments<I>(engine_, nullptr, function_, std::move(field)...); },
+            [&](auto&... field) { return submit_arguments<I>(engine_, nullptr, function_, not_lent(field)...); },
             elements.front());
         return ImapUnit(std::move(completion), task, 1);
     }

@@ -29,6 +29,9 @@ Cluster::Cluster(World& world, std::uint32_t number, PoolOptions options, const 
         workers_ += link.workers;
         if (rank != 0) alone_ = false;
     }
+    all_fetch_ = std::ranges::all_of(links_, [&](const Link& link) {
+        return link.rank == 0 || world_.meeting().fetches(link.rank);
+    });
 }
 
 // Workers of a lost rank may be ending still.
@@ -90,9 +93,12 @@ Submitted Cluster::submit_around(Token token, CallBuffer& buffer, std::vector<Le
     require_usable();
     TaskPtr task = make_task(token, buffer, options);
     const bool only_lent_is_bulk = task->call_size_ <= kBulk;
+    const bool is_the_callers =
+        std::ranges::any_of(lent, [](const LentBytes& piece) { return piece.owner == nullptr; });
     for (const LentBytes& piece : lent) task->call_size_ += piece.bytes.size();
     task->lent_ = std::move(lent);
-    if (alone_ || !only_lent_is_bulk) {
+    // MPI may be reading still when the task has ended, and the caller has back what it lent: only workers read that.
+    if (alone_ || !only_lent_is_bulk || (is_the_callers && !all_fetch_)) {
         task->call_ = task->gather_call();
         task->lent_.clear();
     }
@@ -150,6 +156,8 @@ void Cluster::before_waiting(const Task& task, std::int64_t deadline_ns) {
         const std::lock_guard guard(mutex_);
         if (queue_.size() + sent_count_ > workers_)
             return;    // while there is much to do, better do it beside the caller
+        if (world_.meeting().crowded(0) && sent_task_ns() >= Poll::kLongTaskNs)
+            return;    // who would have to give way to workers that compute: see Poll::pause_ns
     }
     World::work_until(task.word_, Task::kDone | Task::kLocal, deadline_ns);
 }
@@ -299,8 +307,10 @@ void Cluster::drop_queue(const std::exception_ptr& why) {
     }
 }
 
-// Needs mutex_. What runs in this process's own workers goes on.
+// Needs mutex_. What runs in this process's own workers goes on; the others' end: nobody would have their results, and what callers lent to
+// their tasks is the callers' again.
 void Cluster::fail_everything(const std::exception_ptr& why) {
+    end_workers(true);
     drop_queue(why);
     for (std::uint32_t id = 0; id < sent_.size(); ++id) {
         if (!sent_[id]) continue;
@@ -349,16 +359,21 @@ std::exception_ptr Cluster::decode_failure(std::uint32_t rank, std::span<const s
 Poll::Rest Cluster::rest() {
     const std::lock_guard guard(mutex_);
     if (sent_count_ == 0 && queue_.empty()) return {os::kNever, os::kNever};
-    std::int64_t task_ns = os::kNever;
-    for (const Link& link : links_) {
-        if (!link.lost && link.rank != 0 && link.outstanding != 0) task_ns = std::min(task_ns, link.seen_task_ns);
-    }
     std::int64_t ns = supplied_ns();
     if (ns != 0 && engine_) {
         reap_local();
         ns = supplied_ns();
     }
-    return {ns, task_ns == os::kNever ? 0 : task_ns};
+    return {ns, sent_task_ns()};
+}
+
+// Needs mutex_. How long a task takes in the rank where it takes least; 0 where nobody knows.
+std::int64_t Cluster::sent_task_ns() const noexcept {
+    std::int64_t least = os::kNever;
+    for (const Link& link : links_) {
+        if (!link.lost && link.rank != 0 && link.outstanding != 0) least = std::min(least, link.seen_task_ns);
+    }
+    return least == os::kNever ? 0 : least;
 }
 
 // Needs mutex_.

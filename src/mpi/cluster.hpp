@@ -105,13 +105,13 @@ private:
     void add_local(const TaskPtr& task);
     bool room_here();
     std::int64_t supplied_ns();
+    std::int64_t sent_task_ns() const noexcept;
     void reap_local();
     static std::size_t window(const Link& link, std::int64_t now_ns) noexcept;
     std::size_t outstanding(const Link& link) const noexcept;
     std::size_t fill(Link& link, std::size_t limit, std::size_t share);
     bool place(Link& link, const TaskPtr& task);
     void place_here(const TaskPtr& task);
-    bool make_sendable(const Link& link, const TaskPtr& task);
     void send(Link& link, const TaskPtr& task);
     void recall();
     void recall_local(std::size_t wanted);
@@ -125,6 +125,7 @@ private:
     void tell(const TaskPtr& task);
     void free_elsewhere(Task::Call call) noexcept;
     void close_links();
+    void end_workers(bool kill);
     void fail_everything(const std::exception_ptr& why);
     Link& link_of(std::uint32_t rank);
 
@@ -134,6 +135,7 @@ private:
     PoolOptions options_;
     std::size_t workers_ = 0;
     bool alone_ = false;                                   // no rank but this one has workers
+    bool all_fetch_ = false;                               // the other ranks' workers read this process's memory
     std::shared_ptr<multihull::detail::Engine> engine_;    // of this rank; empty where it has no workers
 
     mutable std::mutex mutex_;

@@ -126,13 +126,7 @@ void Cluster::terminate(bool kill) {
         const std::lock_guard guard(mutex_);
         closed_ = true;
         drop_queue(std::make_exception_ptr(Cancelled("the task was cancelled: its workers were ended")));
-        for (const Link& link : links_) {
-            if (link.rank == 0 || link.closed) continue;
-            world_.post(link.rank, [&](Packet& packet) {
-                packet.put(Say::terminate);
-                packet.put(Request{number_, kill ? 1U : 0U, 0});
-            });
-        }
+        end_workers(kill);
     }
     if (engine_) {
         if (kill) {
@@ -142,6 +136,17 @@ void Cluster::terminate(bool kill) {
         }
     }
     world_.wake();
+}
+
+// Needs mutex_. Of the other ranks.
+void Cluster::end_workers(bool kill) {
+    for (const Link& link : links_) {
+        if (link.rank == 0 || link.closed) continue;
+        world_.post(link.rank, [&](Packet& packet) {
+            packet.put(Say::terminate);
+            packet.put(Request{number_, kill ? 1U : 0U, 0});
+        });
+    }
 }
 
 bool Cluster::over() const {

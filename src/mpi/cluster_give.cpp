@@ -102,7 +102,7 @@ std::size_t Cluster::fill(Link& link, std::size_t limit, std::size_t share) {
 bool Cluster::place(Link& link, const TaskPtr& task) {
     if (outstanding(link) == 0) link.last_end_ns = os::now_ns();
     if (link.rank != 0) {
-        if (make_sendable(link, task)) send(link, task);
+        send(link, task);
         return true;
     }
     if (task->was_local()) return false;
@@ -138,21 +138,6 @@ void Cluster::place_here(const TaskPtr& task) {
         finish(task, broken_);
     } catch (...) {
         finish(task, std::current_exception());
-    }
-}
-
-// Needs mutex_. What the caller lends is read by workers only: MPI may be reading still when the task has ended, and the caller has it back.
-bool Cluster::make_sendable(const Link& link, const TaskPtr& task) {
-    if (world_.meeting().fetches(link.rank) ||
-        std::ranges::all_of(task->lent_, [](const LentBytes& piece) { return piece.owner != nullptr; }))
-        return true;
-    try {
-        task->call_ = task->gather_call();
-        task->lent_.clear();
-        return true;
-    } catch (...) {
-        finish(task, std::current_exception());
-        return false;
     }
 }
 

@@ -1,7 +1,7 @@
 // How long to wait before MPI is asked again: it has nothing to sleep on.
 //
-// Awake at first, then for an eighth of the time since something happened last: who waits for an answer waits an eighth longer at most, and
-// who waits for nothing costs next to nothing.
+// Awake at first (in a crowd, and where tasks are long, for moments only), then for an eighth of the time since something happened last: who
+// waits for an answer waits an eighth longer at most, and who waits for nothing costs next to nothing.
 #pragma once
 
 #include "os/clock.hpp"
@@ -34,13 +34,15 @@ public:
     }
     /// How long to rest where nobody will run out of work meanwhile: a thread that waits awake is not to keep others from computing. A
     /// quarter of the time that workers need for what they have beyond the tasks at hand, of so many nanoseconds each, and no longer than 500
-    /// us or an eighth of a task, so that its result comes little later. Where they have the tasks at hand only, a small part of those. 0: not
-    /// at all.
+    /// us or an eighth of a task, so that its result comes little later; 0: not at all.
     static std::int64_t rest_ns(std::size_t tasks, std::int64_t task_ns, std::size_t workers) noexcept {
-        if (tasks < workers) return 0;
+        if (tasks < 2 * workers) return 0;
         const std::int64_t ahead = static_cast<std::int64_t>(tasks / workers - 1) * task_ns;
-        const std::int64_t rest =
-            std::min(std::max(ahead / 4, task_ns / 32), std::clamp(task_ns / 8, kRestNs, kLongestRestNs));
+        return ahead < 4 * kShortestRestNs ? 0 : std::min(ahead / 4, std::clamp(task_ns / 8, kRestNs, kLongestRestNs));
+    }
+    /// The same where all have a task at hand, for who is woken when the first of them ends.
+    static std::int64_t rest_at_hand_ns(std::size_t tasks, std::int64_t task_ns, std::size_t workers) noexcept {
+        const std::int64_t rest = tasks < workers ? 0 : std::min(task_ns / 32, kLongestRestNs);
         return rest < kShortestRestNs ? 0 : rest;
     }
 

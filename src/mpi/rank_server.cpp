@@ -74,10 +74,11 @@ int RankServer::run() {
             if (asked_to_end_ns_ == 0) asked_to_end_ns_ = now;
             if (now - asked_to_end_ns_ > kGraceNs) ::_exit(128 + signal);
         }
+        const std::int64_t then = os::now_ns();
         if (did) {
-            poll_.something_happened(now);
+            poll_.something_happened(then);
         } else {
-            pause(now);
+            pause(then);
         }
     }
     // A session may end in the middle of things: an executor that was never shut down.
@@ -113,7 +114,9 @@ Poll::Rest RankServer::may_rest() const noexcept {
     if (transport_.busy()) return {};    // what arrives needs MPI to be asked
     for (const auto& [number, pool] : pools_) {
         if (pool.entries.empty()) continue;
-        all.ns = std::min(all.ns, Poll::rest_ns(pool.entries.size(), pool.task_ns, pool.workers));
+        const std::size_t tasks = pool.entries.size();
+        all.ns = std::min(all.ns, std::max(Poll::rest_ns(tasks, pool.task_ns, pool.workers),
+                                           Poll::rest_at_hand_ns(tasks, pool.task_ns, pool.workers)));
         all.task_ns = std::min(all.task_ns, pool.task_ns);
     }
     return all.ns == os::kNever ? Poll::Rest{} : all;

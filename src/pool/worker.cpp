@@ -33,7 +33,7 @@ namespace multihull::detail {
 namespace {
 
 constexpr std::int64_t kSpinNs = 20'000;
-constexpr std::int64_t kGivingWayNs = 60'000;    // which costs nobody anything
+constexpr std::int64_t kGivingWayNs = 60'000;    // longer than what follows a result, to the next task
 
 // Ended by the supervisor's kill, which is on its way.
 [[noreturn]] void wait_for_the_end() {

@@ -2,9 +2,13 @@
 #include "executor/kinds.hpp"
 #include "support/results.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <functional>
+#include <numeric>
+#include <ranges>
 #include <string>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -46,6 +50,19 @@ TYPED_TEST(ProcessExecutor, a_worker_that_dies_costs_one_element_of_a_map) {
         auto results = executor.map(die_at_three, std::views::iota(0, 8), {.chunksize = chunk});
         EXPECT_EQ(test::expect_numbers_but_three<multihull::WorkerCrashed>(std::move(results)), 8);
     }
+}
+
+TYPED_TEST(ProcessExecutor, a_map_copies_each_element_that_its_range_refers_to) {
+    typename TypeParam::Executor executor(2);
+    const auto sum = [](const std::vector<int>& numbers) { return std::accumulate(numbers.begin(), numbers.end(), 0); };
+    std::vector<int> buffer(100'000);
+    const auto rows = std::views::iota(0, 9) | std::views::transform([&](int i) {
+                          std::ranges::fill(buffer, i);
+                          return std::cref(buffer);
+                      });
+    int i = 0;
+    for (const int answer : executor.map(sum, rows)) EXPECT_EQ(answer, 100'000 * i++);
+    EXPECT_EQ(i, 9);
 }
 
 TYPED_TEST(ProcessExecutor, a_task_that_never_ends_is_ended) {

@@ -72,6 +72,39 @@ int lose_a_rank() {
     return 0;
 }
 
+/// On the first rank it stays, on the second it kills that.
+void stay(const std::string& path) {
+    test::Board board(path);
+    if (board[0].fetch_add(1) == 0) {
+        board[1] = ::getpid();
+    } else {
+        board.wait_until_at_least(1, 1);
+        ::kill(multihull::parent_process()->pid(), SIGKILL);
+    }
+    for (;;) ::pause();
+}
+
+/// A rank is lost while another one, which the launcher lets live, is at a task that nobody will have the result of.
+int lose_one_of_two() {
+    PoolExecutor executor(2);
+    test::Board board;
+    int lost = 0;
+    const std::vector<multihull::Future<void>> futures{executor.submit(stay, board.path()),
+                                                       executor.submit(stay, board.path())};
+    for (const auto& future : futures) {
+        try {
+            future.get();
+        } catch (const multihull::BrokenPool&) {
+            ++lost;
+        }
+    }
+    const auto other = static_cast<pid_t>(board[1].load());
+    const bool ended = test::eventually([&] { return ::kill(other, 0) != 0; });
+    std::printf("lost: %d, the other worker %s\n", lost, ended ? "has ended" : "goes on");
+    std::fflush(stdout);
+    return 0;
+}
+
 /// The first time that it runs late, and elsewhere than on rank 0, it kills its rank.
 int kill_once(const std::string& path, int rank_0, int x, std::span<const int> big) {
     const pid_t rank = multihull::parent_process()->pid();
@@ -355,6 +388,7 @@ int hand_on(const std::string& how, bool redo) {
 
 int be_a_victim(const std::string& what, const std::string& more) {
     if (what == "lose") return lose_a_rank();
+    if (what == "lose-one") return lose_one_of_two();
     if (what == "redo") return redo_elsewhere(PoolExecutor(2));
     if (what == "redo-here") return redo_elsewhere(PoolExecutor({.processes = 1}));    // on rank 0, too
     if (what == "redo-one") return redo_one();

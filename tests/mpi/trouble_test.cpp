@@ -121,6 +121,13 @@ TEST(Trouble, a_lost_rank_ends_the_run_with_a_sentence) {
     EXPECT_NE(run.output().find(sentence), std::string::npos) << run.output();
 }
 
+TEST(Trouble, what_other_ranks_are_at_ends_where_a_lost_rank_breaks_all) {
+    if (!is_open_mpi()) GTEST_SKIP() << "only Open MPI's launcher lets the others live";
+    Launch run({"--enable-recovery", "-n", "3", PROGRAM, "--victim", "lose-one"});
+    EXPECT_GE(run.wait(), 0);
+    EXPECT_NE(run.output().find("lost: 2, the other worker has ended"), std::string::npos) << run.output();
+}
+
 TEST(Trouble, a_lost_ranks_tasks_are_done_by_others_where_the_launcher_lets_them) {
     if (!is_open_mpi()) GTEST_SKIP() << "only Open MPI's launcher has the option";
     for (const auto& [how, right] : {std::pair("redo", "right: 40"),

@@ -59,7 +59,7 @@ T copy_contiguous(std::span<const std::byte> view) {
     if constexpr (std::is_copy_assignable_v<Element> && std::is_copy_constructible_v<Element>) {
         if (const Element* const elements = elements_at<Element>(view)) {
             range.reserve(count);
-            if (copies_slowly(range.data(), elements, view.size())) {
+            if (sizeof(Element) <= kQuickPiece && copies_slowly(range.data(), elements, view.size())) {
                 constexpr std::size_t kPiece = (kQuickPiece + sizeof(Element) - 1) / sizeof(Element);
                 for (std::size_t done = 0; done < count; done += kPiece) {
                     range.insert(range.end(), elements + done, elements + std::min(count, done + kPiece));

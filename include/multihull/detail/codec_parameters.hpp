@@ -114,15 +114,15 @@ concept WrittenInPlace = kStaysMeanwhile<Arg> && kKind<Holder<P>> == Kind::conti
 template <class T>
 struct ReferredBy {};
 template <class T>
-struct ReferredBy<std::reference_wrapper<T>> {
-    using Type = std::remove_const_t<T>;
+struct ReferredBy<std::reference_wrapper<const T>> {
+    using Type = T;
 };
 
 /// Elements that stay the caller's, who said by std::cref() that they stay as they are until the task has ended.
 template <class E>
 struct LentElements {
     template <class C>
-    LentElements(std::reference_wrapper<C> owner) : elements(owner.get()) {}
+    LentElements(std::reference_wrapper<const C> owner) : elements(owner.get()) {}
     std::span<const E> elements;
 };
 template <class T>
@@ -130,10 +130,20 @@ inline constexpr bool kLentElements = false;
 template <class E>
 inline constexpr bool kLentElements<LentElements<E>> = true;
 
-/// An argument by std::cref() or std::ref() that need not be copied at all before the call is run.
+/// An argument by std::cref() that need not be copied at all before the call is run.
 template <class P, class Arg>
 concept LentInPlace = kKind<Holder<P>> == Kind::contiguous &&
                       std::same_as<typename ReferredBy<std::remove_cvref_t<Arg>>::Type, Holder<P>>;
+
+/// An argument that is to be copied, even if it is one by std::cref(); else moved.
+template <class Arg>
+decltype(auto) not_lent(Arg& argument) {
+    if constexpr (requires { typename ReferredBy<Arg>::Type; }) {
+        return argument.get();
+    } else {
+        return std::move(argument);
+    }
+}
 
 /// An argument until it is written.
 template <class P, class Arg>
