@@ -156,8 +156,10 @@ void Cluster::before_waiting(const Task& task, std::int64_t deadline_ns) {
         const std::lock_guard guard(mutex_);
         if (queue_.size() + sent_count_ > workers_)
             return;    // while there is much to do, better do it beside the caller
-        if (world_.meeting().crowded(0) && sent_task_ns() >= Poll::kLongTaskNs)
-            return;    // who would have to give way to workers that compute: see Poll::pause_ns
+        // Who would have to give way to workers that compute: see Poll::pause_ns. Not by kLongTaskNs, which a task alone takes that is short,
+        // but waits for the conductor.
+        constexpr std::int64_t kTooLongNs = 1'000'000;
+        if (world_.meeting().crowded(0) && sent_task_ns() >= kTooLongNs) return;
     }
     World::work_until(task.word_, Task::kDone | Task::kLocal, deadline_ns);
 }
