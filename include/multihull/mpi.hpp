@@ -96,9 +96,9 @@ public:
 
     /// Queues `function(arguments...)` for the next free worker, wherever it is. Never blocks. Throws PoolClosed or BrokenPool.
     ///
-    /// Big vectors and strings are not copied here where they are given away, `std::move(values)`, or, if all ranks are on this machine, lent,
-    /// `std::cref(values)`. What is lent
-    /// must stay as it is until the task has ended, as MPI's own buffers must; that its future is gone ends no task.
+    /// Big vectors and strings are not copied here where they are given away, `std::move(values)`, or, if all ranks are on this
+    /// machine, lent, `std::cref(values)`. What is lent must stay as it is until the task has ended, as MPI's own buffers must; that
+    /// its future is gone ends no task.
     template <class Function, class... Args>
         requires(!std::is_same_v<std::remove_cvref_t<Function>, TaskOptions>)
     auto submit(Function function, Args&&... arguments) {
