@@ -66,6 +66,7 @@ void World::conduct() {
 
 // Needs baton_. True when there was something to do.
 bool World::turn() {
+    publish_traffic();    // of what was sent, before anybody hears what came of it
     bool did = transport_->progress();
     did |= receive();
     // Before the end is told, which is another one after a loss.

@@ -209,11 +209,16 @@ bool World::receive() {
         read_packet(static_cast<std::uint32_t>(rank), packet);
         any = true;
     }
-    if (any) {
-        const std::lock_guard guard(traffic_mutex_);
-        traffic_ = counted_;
-    }
+    if (any) publish_traffic();
     return any;
+}
+
+// Needs baton_, with which alone it is written.
+void World::publish_traffic() {
+    if (traffic_.messages_sent == counted_.messages_sent && traffic_.messages_received == counted_.messages_received)
+        return;
+    const std::lock_guard guard(traffic_mutex_);
+    traffic_ = counted_;
 }
 
 void World::read_packet(std::uint32_t rank, std::span<const std::byte> bytes) {

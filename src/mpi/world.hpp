@@ -145,6 +145,7 @@ private:
     bool expects_answers();
     Poll::Rest rest();
     void look_for_lost();
+    void publish_traffic();
     void answer(std::uint64_t number, bool yes);
     void announce_modules();
     std::shared_ptr<Cluster> cluster(std::uint32_t number);
