@@ -65,6 +65,7 @@ int RankServer::run() {
         did |= transport_.progress();
         did |= receive();
         if (finish_values_ && values_.finished(finish_values_->id)) answer(*std::exchange(finish_values_, {}), true);
+        did |= flush(now);
         if (orphaned_.load(std::memory_order_relaxed)) {
             transport_.give_up_the_end();
             std::fprintf(stderr, "multihull: rank %d ends: rank 0 is gone\n", transport_.rank());

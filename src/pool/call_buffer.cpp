@@ -8,7 +8,6 @@
 #include <multihull/error.hpp>
 
 #include <algorithm>
-#include <cstring>
 #include <iterator>
 #include <new>
 #include <utility>

@@ -6,7 +6,6 @@
 #include "process/throw_trace.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <new>
 #include <unistd.h>
 

@@ -3,7 +3,6 @@
 #include "os/fault.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <new>
 
 namespace multihull::detail {
