@@ -94,9 +94,17 @@ void World::run(Arrival arrival, char** argv) {
         rank = transport->rank();
         meeting_ = meet(*transport, arrival);
         transport->be_polled();
-    } catch (...) {
+    } catch (const StartError&) {
         transport.reset();
-        if (rank != 0) std::exit(1);    // rank 0 says why
+        // Rank 0 says why. A launcher ends the others where one ends with another status, and would before that is said.
+        if (rank != 0) std::exit(0);
+        return fail(std::current_exception());
+    } catch (const std::exception& error) {
+        if (rank != 0) {
+            log(LogLevel::error, "rank " + std::to_string(rank) + " ends: " + error.what());
+            ::_exit(1);
+        }
+        transport.reset();
         return fail(std::current_exception());
     }
     if (rank != 0) {

@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
@@ -70,6 +71,23 @@ int lose_a_rank() {
     std::printf("values and lost: %d, %s: %s\n", values + lost, lost > 0 ? "some" : "none", why.c_str());
     std::fflush(stdout);
     return 0;
+}
+
+/// The launcher's other ranks of this machine have ended, and it has had time to end this one for that.
+void wait_for_the_end_of_siblings() {
+    const auto alone = [] {
+        const std::string own = std::to_string(::getpid());
+        const auto tasks = "/proc/" + std::to_string(::getppid()) + "/task";
+        for (const auto& task : std::filesystem::directory_iterator(tasks)) {
+            std::ifstream children(task.path() / "children");
+            for (std::string child; children >> child;) {
+                if (child != own) return false;
+            }
+        }
+        return true;
+    };
+    while (!alone()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1500));
 }
 
 /// On the first rank it stays, on the second it kills that.
@@ -429,6 +447,7 @@ int main(int argc, char** argv) {
         ::testing::InitGoogleTest(&argc, argv);
         return RUN_ALL_TESTS();
     } catch (const std::exception& error) {
+        if (what == "refused-late") wait_for_the_end_of_siblings();
         std::printf("refused: %s\n", error.what());
         std::fflush(stdout);
         return 3;

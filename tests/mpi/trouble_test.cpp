@@ -230,6 +230,13 @@ TEST(Trouble, another_build_is_refused) {
     EXPECT_NE(run.output().find("runs another build of this program"), std::string::npos) << run.output();
 }
 
+TEST(Trouble, a_refusal_is_said_however_late_rank_0_says_it) {
+    const std::string word = "refused-late";
+    Launch run({"-n", "1", PROGRAM, "--victim", word, ":", "-n", "1", OTHER_PROGRAM, "--victim", word});
+    EXPECT_GT(run.wait(), 0);
+    EXPECT_NE(run.output().find("runs another build of this program"), std::string::npos) << run.output();
+}
+
 /// The numbers behind a word in a text.
 std::vector<pid_t> pids(const std::string& text, const std::string& word) {
     std::vector<pid_t> found;
