@@ -12,4 +12,11 @@ inline bool withdraw(multihull::detail::Engine& engine, multihull::detail::Compl
     return static_cast<multihull::detail::MapState&>(completion).withdraw();
 }
 
+/// Where the end of a task can be waited for; none when it has ended.
+inline std::optional<os::FutexWord> awaited(multihull::detail::Engine& engine,
+                                            multihull::detail::Completion& completion, std::uint32_t task) {
+    if (&completion == static_cast<multihull::detail::Completion*>(&engine)) return engine.awaited(task);
+    return static_cast<multihull::detail::MapState&>(completion).awaited();
+}
+
 }    // namespace multihull::mpi

@@ -81,6 +81,9 @@ public:
     PoolInsights insights() const;
     Trace trace() const;
 
+    /// For who waits for one of several: where the end of a task is to be seen; none when it has ended.
+    std::optional<os::FutexWord> awaited(std::uint32_t task) noexcept;
+
     // Completion
     bool ready(std::uint32_t task) noexcept override;
     bool wait(std::uint32_t task, std::int64_t deadline_ns) override;

@@ -326,15 +326,20 @@ bool Engine::wait(std::uint32_t task, std::int64_t deadline_ns) {
         } while (os::now_ns() < until);
         spin_ns_.store(std::max(budget / 2, 500), std::memory_order_relaxed);
     }
-    for (;;) {
-        state = word.load(std::memory_order_acquire);
-        if (task_state::ended(state)) return true;
-        if ((state & task_state::kWaiter) == 0) {
-            word.compare_exchange_weak(state, state | task_state::kWaiter, std::memory_order_acq_rel);
-            continue;
-        }
-        if (!os::futex_wait(word, state, deadline_ns)) return ready(task);
+    while (const auto awaited = this->awaited(task)) {
+        if (!os::futex_wait(*awaited->word, awaited->expected, deadline_ns)) return ready(task);
     }
+    return true;
+}
+
+std::optional<os::FutexWord> Engine::awaited(std::uint32_t task) noexcept {
+    auto& word = slot(task).state;
+    std::uint32_t state = word.load(std::memory_order_acquire);
+    while (!task_state::ended(state)) {
+        if ((state & task_state::kWaiter) != 0) return os::FutexWord{&word, state};
+        word.compare_exchange_weak(state, state | task_state::kWaiter, std::memory_order_acq_rel);
+    }
+    return std::nullopt;
 }
 
 namespace {

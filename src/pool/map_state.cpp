@@ -252,6 +252,13 @@ void MapState::abandon(std::uint32_t) {
     for (const Part& part : parts_) engine_->abandon(part.task);
 }
 
+std::optional<os::FutexWord> MapState::awaited() noexcept {
+    for (const Part& part : parts_) {
+        if (const auto word = engine_->awaited(part.task)) return word;
+    }
+    return std::nullopt;
+}
+
 bool MapState::withdraw() { return parts_.size() == 1 && engine_->withdraw(parts_.front().task); }
 
 void MapState::on_done(std::uint32_t, std::function<void()> callback) {

@@ -4,6 +4,7 @@
 // every worker that may write to its arrays.
 #pragma once
 
+#include "os/futex.hpp"
 #include "pool/layout.hpp"
 
 #include <multihull/detail/engine.hpp>
@@ -42,6 +43,8 @@ public:
     Reader element(std::uint64_t index) const override;
     /// Cancels a map that one worker was to run and none has begun; false otherwise.
     bool withdraw();
+    /// As Engine::awaited(), of the first part that has not ended.
+    std::optional<os::FutexWord> awaited() noexcept;
 
     // For those who wait for a map that stops at its first failure.
     /// The engine's tasks that share the map.
