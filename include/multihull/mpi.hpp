@@ -35,7 +35,8 @@ struct SessionOptions {
     /// Ranks to start beside those that the launcher started (MPI_Comm_spawn): `{.spawn = 3}` makes four of a program that was started
     /// without one. The launcher, or the MPI's own settings, say on which machines.
     int spawn = 0;
-    /// Workers of rank 0's own machine read big arguments where rank 0 has them. With false, they are sent to all ranks alike.
+    /// Workers of rank 0's own machine read big arguments where rank 0 has them, and ranks wake one another where all are on that machine.
+    /// With false, arguments are sent to all ranks alike, and who waits asks MPI again and again, as between machines.
     bool read_in_place = true;
 };
 

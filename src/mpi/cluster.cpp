@@ -369,6 +369,23 @@ Poll::Rest Cluster::rest() {
     return {ns, sent_task_ns()};
 }
 
+std::int64_t Cluster::add_awaited(std::vector<os::FutexWord>& words) {
+    const std::lock_guard guard(mutex_);
+    if (!engine_ || (sent_count_ == 0 && queue_.empty())) return os::kNever;
+    const std::size_t had = local_.size();
+    reap_local();
+    if (local_.size() != had) return 0;
+    const std::size_t running = std::min<std::size_t>(links_.front().workers, local_.size());
+    for (std::size_t i = 0; i < running; ++i) {
+        if (words.size() == os::kMostFutexes) return Poll::kLongestRestNs;
+        const auto& [completion, number] = local_[i]->local_;
+        const auto word = awaited(*engine_, *completion, number);
+        if (!word) return 0;
+        words.push_back(*word);
+    }
+    return os::kNever;
+}
+
 // Needs mutex_. How long a task takes in the rank where it takes least; 0 where nobody knows.
 std::int64_t Cluster::sent_task_ns() const noexcept {
     std::int64_t least = os::kNever;

@@ -1,4 +1,5 @@
 // Who calls MPI on rank 0, and when: the conductor, or a guest.
+#include "mpi/bells.hpp"
 #include "mpi/cluster.hpp"
 #include "mpi/poll.hpp"
 #include "mpi/transport.hpp"
@@ -21,15 +22,18 @@ constexpr std::int64_t kStandByNs = 200'000;
 void World::conduct() {
     Poll poll;
     if (meeting_.crowded(0)) poll.be_crowded();
+    Sleeper sleeper(meeting_.bells, 0);
     for (;;) {
         const std::uint32_t epoch = epoch_.load(std::memory_order_seq_cst);
         if (has_guest()) {
+            sleeper.stay_awake();
             stand_by(epoch);
             poll.something_happened(os::now_ns());
             continue;
         }
         bool did = false;
         bool waits = false;
+        bool transport_busy = false;
         Poll::Rest rest;
         std::vector<std::shared_ptr<Cluster>> over;
         {
@@ -41,16 +45,27 @@ void World::conduct() {
                 if (!transport_->busy() || any_lost) return;
             }
             waits = did || expects();
+            transport_busy = transport_->busy() || told_the_end_;
             if (!did) rest = this->rest();
             over.swap(over_);
         }
         over.clear();
         const std::int64_t now = os::now_ns();
         if (did) {
+            sleeper.stay_awake();
             poll.something_happened(now);
             continue;
         }
         const std::int64_t pause = waits ? poll.pause_ns(now, rest.task_ns) : os::kNever;
+        const bool worth_a_ring = rest.ns == 0 ? pause != 0 : rest.task_ns >= Poll::kVeryLongTaskNs;
+        if (sleeper.hears() && waits && worth_a_ring) {
+            if (!sleeper.may_sleep()) continue;
+            rests_.store(rest.ns != 0, std::memory_order_relaxed);
+            listen(sleeper, epoch, now + (transport_busy ? pause : Poll::kUnrungNs));
+            rests_.store(false, std::memory_order_relaxed);
+            continue;
+        }
+        sleeper.stay_awake();
         if (pause == 0 && rest.ns == 0) {
             poll.give_way(now);
         } else if (pause > rest.ns) {
@@ -142,6 +157,22 @@ void World::sleep(std::uint32_t epoch, std::int64_t pause_ns) {
     if (epoch_.load(std::memory_order_seq_cst) == epoch) {
         os::futex_wait(epoch_, epoch, pause_ns == os::kNever ? os::kNever : os::now_ns() + pause_ns);
     }
+    conductor_.store(Conductor::works, std::memory_order_seq_cst);
+}
+
+// Until there is something new here, a rank has rung, or a task has ended that one of this process's own workers has.
+void World::listen(Sleeper& sleeper, std::uint32_t epoch, std::int64_t deadline_ns) {
+    std::vector<os::FutexWord> words(1);
+    words.push_back({&epoch_, epoch});
+    {
+        const std::lock_guard guard(mutex_);
+        for (const auto& [number, cluster] : clusters_) {
+            const std::int64_t most = cluster->add_awaited(words);
+            if (most != os::kNever) deadline_ns = std::min(deadline_ns, os::now_ns() + most);
+        }
+    }
+    conductor_.store(Conductor::sleeps, std::memory_order_seq_cst);
+    sleeper.sleep(words, deadline_ns);
     conductor_.store(Conductor::works, std::memory_order_seq_cst);
 }
 

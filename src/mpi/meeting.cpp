@@ -78,6 +78,34 @@ Reach reach_to(const Facts& rank_0, const Facts& own) {
     return all ? Reach::all_memory : Reach::shared_memory;
 }
 
+/// What a rank finds of rank 0's.
+struct Found {
+    Reach reach = Reach::none;
+    bool bells = false;
+};
+
+// None where there is nobody to ring for, or not all can hear.
+Bells make_bells(const std::vector<Facts>& ranks) {
+    const bool together = std::ranges::all_of(ranks, [&](const Facts& facts) {
+        return facts.machine == ranks.front().machine && facts.region.pid != 0;
+    });
+    if (ranks.size() < 2 || !together || !Bells::supported()) return {};
+    try {
+        return Bells(ranks.size(), ranks.front().region.family);
+    } catch (const std::exception&) {
+        return {};
+    }
+}
+
+Bells find_bells(const Facts& rank_0, int ranks) {
+    if (rank_0.bells.descriptor < 0) return {};
+    try {
+        return Bells(static_cast<std::size_t>(ranks), rank_0.bells);
+    } catch (const std::exception&) {
+        return {};
+    }
+}
+
 }    // namespace
 
 Arrival arrive() {
@@ -94,6 +122,7 @@ Arrival arrive() {
     facts.pid = ::getpid();
     facts.ok = 1;
     facts.region = shm::address_of_own_region();
+    facts.bells = {};
     facts.some_address = reinterpret_cast<std::uintptr_t>(&kMagic);
     ::gethostname(facts.host, sizeof facts.host - 1);
     static_cast<void>(::readlink("/proc/self/exe", facts.path, sizeof facts.path - 1));
@@ -116,16 +145,28 @@ Meeting meet(Transport& transport, const Arrival& arrival) {
             if (wrong.empty()) wrong = sentence_about(own, facts, rank);
         }
         verdict.ok = wrong.empty() ? 1 : 0;
+        meeting.bells = make_bells(meeting.ranks);
+        verdict.bells = meeting.bells.address();
     }
     transport.broadcast(bytes_of(verdict));
     if (verdict.ok == 0) throw StartError(wrong.empty() ? "this run was refused by rank 0" : wrong);
     if (transport.rank() != 0) {
         meeting.ranks = {verdict};    // what rank 0 said of itself
         meeting.reaches = {Reach::all_memory, reach_to(verdict, own)};
+        meeting.bells = find_bells(verdict, transport.size());
     }
-    const Reach reach = transport.rank() == 0 ? Reach::all_memory : meeting.reaches.back();
-    for (const std::byte each : transport.gather(std::as_bytes(std::span(&reach, 1)))) {
-        meeting.reaches.push_back(static_cast<Reach>(each));
+    const Found found{transport.rank() == 0 ? Reach::all_memory : meeting.reaches.back(),
+                      static_cast<bool>(meeting.bells)};
+    const Transport::Bytes answers = transport.gather(std::as_bytes(std::span(&found, 1)));
+    std::vector<Found> all_found(answers.size() / sizeof(Found));
+    std::memcpy(all_found.data(), answers.data(), answers.size());
+    for (const Found& each : all_found) meeting.reaches.push_back(each.reach);
+    bool all_hear = std::ranges::all_of(all_found, &Found::bells);
+    transport.broadcast(bytes_of(all_hear));
+    if (all_hear) {
+        meeting.bells.close_descriptor();
+    } else {
+        meeting.bells = {};
     }
 
     std::uint64_t count = arrival.numbers.size();

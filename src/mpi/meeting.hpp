@@ -1,6 +1,7 @@
 // How ranks get to know one another, once, before anything else is said.
 #pragma once
 
+#include "mpi/bells.hpp"
 #include "mpi/transport.hpp"
 #include "shm/foreign_region.hpp"
 
@@ -24,6 +25,7 @@ struct Facts {
     std::int32_t pid;
     std::int32_t ok;
     shm::RegionAddress region;
+    Bells::Address bells;          ///< Rank 0's, where all ranks may hear them.
     std::uint64_t some_address;    ///< Of something that stays where it is.
     char host[64];
     char path[256];
@@ -41,6 +43,9 @@ struct Meeting {
 
     /// How each rank's workers can read what rank 0 has. Of ranks other than 0, the last one is their own.
     std::vector<Reach> reaches;
+
+    /// Where all ranks are on one machine and share its memory.
+    Bells bells;
 
     /// Whether a rank's workers can look into rank 0's shared memory.
     bool borrows(std::size_t rank) const { return reaches[rank] != Reach::none; }

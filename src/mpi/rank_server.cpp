@@ -77,6 +77,7 @@ int RankServer::run() {
         }
         const std::int64_t then = os::now_ns();
         if (did) {
+            sleeper_.stay_awake();
             poll_.something_happened(then);
         } else {
             pause(then);
@@ -97,9 +98,19 @@ void RankServer::pause(std::int64_t now_ns) {
     };
     // To be woken for each of many short tasks would cost the workers more than they take.
     const Poll::Rest rest = may_rest();
-    if (rest.ns != 0 && rest.task_ns < Poll::kLongTaskNs) return nap(rest.ns);
+    if (rest.ns != 0 && rest.task_ns < Poll::kLongTaskNs) {
+        sleeper_.stay_awake();
+        return nap(rest.ns);
+    }
     const std::int64_t pause = std::max(poll_.pause_ns(now_ns, rest.task_ns), rest.ns);
-    if (pause == 0) return poll_.give_way(now_ns);
+    if (pause == 0) {
+        sleeper_.stay_awake();
+        return poll_.give_way(now_ns);
+    }
+    if (sleeper_.hears()) {
+        if (sleeper_.may_sleep()) listen(now_ns + (transport_.busy() ? pause : Poll::kUnrungNs));
+        return;
+    }
     for (auto& [number, pool] : pools_) {
         if (pool.entries.empty()) continue;
         // Its end is noticed at once; those of others when the pause is over.
@@ -108,6 +119,25 @@ void RankServer::pause(std::int64_t now_ns) {
         return;
     }
     nap(pause);
+}
+
+// Until something was sent, or a task has ended.
+void RankServer::listen(std::int64_t deadline_ns) {
+    std::vector<os::FutexWord> words(1);
+    for (auto& [number, pool] : pools_) {
+        std::size_t running = 0;
+        for (auto entry = pool.entries.begin(); entry != pool.entries.end() && running < pool.workers; ++entry) {
+            const auto word = awaited(*pool.engine, *entry->task.completion, entry->task.task);
+            if (!word) return;
+            if (words.size() == os::kMostFutexes) {    // the others' ends
+                deadline_ns = std::min(deadline_ns, os::now_ns() + Poll::kLongestRestNs);
+                break;
+            }
+            words.push_back(*word);
+            ++running;
+        }
+    }
+    sleeper_.sleep(words, deadline_ns);
 }
 
 Poll::Rest RankServer::may_rest() const noexcept {
@@ -466,7 +496,7 @@ void RankServer::start_closing(Pool& pool) {
         pool.closed->store(true);
         return;
     }
-    pool.closer = start_thread("mh-closer", [engine = pool.engine, closed = pool.closed] {
+    pool.closer = start_thread("mh-closer", [this, engine = pool.engine, closed = pool.closed] {
         try {
             engine->close();
             engine->join();
@@ -474,6 +504,7 @@ void RankServer::start_closing(Pool& pool) {
             log(LogLevel::error, std::string("while an executor's workers ended: ") + error.what());
         }
         closed->store(true);
+        ring_own();
     });
 }
 

@@ -36,12 +36,18 @@ namespace multihull::mpi {
 class RankServer {
 public:
     RankServer(Transport& transport, const Meeting& meeting)
-        : transport_(transport), meeting_(meeting), values_(transport) {}
+        : transport_(transport),
+          meeting_(meeting),
+          sleeper_(meeting.bells, static_cast<std::size_t>(transport.rank())),
+          values_(transport) {}
 
     /// Returns when rank 0 says that the session is over, with the exit status.
     int run();
     /// Rank 0 is gone. Called in any thread.
-    void orphaned() noexcept { orphaned_.store(true); }
+    void orphaned() noexcept {
+        orphaned_.store(true);
+        ring_own();
+    }
 
 private:
     struct Entry {
@@ -112,6 +118,10 @@ private:
     Packet& record();
     bool flush(std::int64_t now_ns);
     bool anything_running() const noexcept;
+    void listen(std::int64_t deadline_ns);
+    void ring_own() const noexcept {
+        if (meeting_.bells) meeting_.bells.ring(static_cast<std::size_t>(transport_.rank()));
+    }
     Poll::Rest may_rest() const noexcept;
     void pause(std::int64_t now_ns);
     Pool* find(std::uint32_t cluster);
@@ -119,6 +129,7 @@ private:
     Transport& transport_;
     const Meeting& meeting_;
     Poll poll_;
+    Sleeper sleeper_;
     std::map<std::uint32_t, Pool> pools_;
     RankValues values_;
     std::optional<Request> finish_values_;    // a question that is not answered yet

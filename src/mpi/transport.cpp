@@ -1,5 +1,6 @@
 #include "mpi/transport.hpp"
 
+#include "mpi/bells.hpp"
 #include "mpi/wire.hpp"
 #include "os/clock.hpp"
 
@@ -177,7 +178,7 @@ void Transport::send_packet(int rank, Bytes packet) {
             traffic_->bytes_sent += piece.size();
         }
         ++kept->pieces;
-        add(request, [this, kept] {
+        add(request, rank, [this, kept] {
             if (--kept->pieces == 0) reuse(std::move(kept->bytes));
         });
     } while (!rest.empty());
@@ -194,7 +195,7 @@ void Transport::send_bulk(int rank, std::span<const std::byte> bytes, std::funct
         check(MPI_Isend(bytes.data(), static_cast<int>(size), MPI_BYTE, rank, kBulkTag, comm_, &request), "MPI_Isend");
         bytes = bytes.subspan(size);
         add(
-            request, bytes.empty() ? std::move(sent) : [] {});
+            request, rank, bytes.empty() ? std::move(sent) : [] {});
     }
 }
 
@@ -209,7 +210,7 @@ void Transport::receive_bulk(int rank, std::span<std::byte> bytes, std::function
         check(MPI_Irecv(bytes.data(), static_cast<int>(size), MPI_BYTE, rank, kBulkTag, comm_, &request), "MPI_Irecv");
         bytes = bytes.subspan(size);
         add(
-            request, bytes.empty() ? std::move(arrived) : [] {});
+            request, kNobody, bytes.empty() ? std::move(arrived) : [] {});
     }
 }
 
@@ -321,9 +322,18 @@ void Transport::stop_listening() noexcept {
     }
 }
 
-void Transport::add(MPI_Request request, std::function<void()> done) {
+void Transport::add(MPI_Request request, int to, std::function<void()> done) {
     requests_.push_back(request);
-    done_.push_back(std::move(done));
+    under_way_.push_back({std::move(done), to});
+    if (bells_ != nullptr && to != kNobody) bells_->ring(static_cast<std::size_t>(to));
+}
+
+// What was not sent whole at once went on while this asked.
+void Transport::ring_again() const noexcept {
+    if (bells_ == nullptr) return;
+    for (const Request& request : under_way_) {
+        if (request.to != kNobody) bells_->ring(static_cast<std::size_t>(request.to));
+    }
 }
 
 bool Transport::progress() {
@@ -337,6 +347,7 @@ bool Transport::progress() {
                            statuses_.data()),
               "MPI_Testsome");
     }
+    ring_again();
     if (count <= 0) {
         look_whether_stuck();
         return false;
@@ -349,19 +360,19 @@ bool Transport::progress() {
         if (place < receives) {
             heard(place, statuses_[i]);
         } else {
-            done.push_back(std::move(done_[place - receives]));
+            done.push_back(std::move(under_way_[place - receives].done));
         }
     }
     if (done.empty()) return true;
     std::size_t kept = 0;
-    for (std::size_t i = 0; i < done_.size(); ++i) {
+    for (std::size_t i = 0; i < under_way_.size(); ++i) {
         if (requests_[receives + i] == MPI_REQUEST_NULL) continue;
         requests_[receives + kept] = requests_[receives + i];
-        if (kept != i) done_[kept] = std::move(done_[i]);
+        if (kept != i) under_way_[kept] = std::move(under_way_[i]);
         ++kept;
     }
     requests_.resize(receives + kept);
-    done_.resize(kept);
+    under_way_.resize(kept);
     for (const auto& call : done) call();    // they may add more
     return true;
 }

@@ -22,6 +22,7 @@
 
 namespace multihull::mpi {
 
+class Bells;
 struct Traffic;
 
 class Transport {
@@ -42,6 +43,8 @@ public:
 
     /// From now on it is asked by who knows how to wait (Poll): it does not give way by itself any more.
     void be_polled() noexcept;
+    /// Rings for who is sent something.
+    void ring(const Bells& bells) noexcept { bells_ = &bells; }
 
     // While all ranks meet: these wait for one another.
     void broadcast(std::span<std::byte> bytes);
@@ -63,7 +66,7 @@ public:
     /// Completes what can be; false when there was nothing.
     bool progress();
     /// Whether something is on its way.
-    bool busy() const noexcept { return !done_.empty(); }
+    bool busy() const noexcept { return !under_way_.empty(); }
 
     /// A rank is gone: nobody can end MPI together with it.
     void give_up_the_end() noexcept { ends_together_ = false; }
@@ -82,8 +85,15 @@ private:
         bool here = false;
     };
 
+    struct Request {
+        std::function<void()> done;
+        int to = 0;    // who is sent it; kNobody: it is received
+    };
+    static constexpr int kNobody = -1;
+
     void gather_ranks(int spawned, char** argv);
-    void add(MPI_Request request, std::function<void()> done);
+    void add(MPI_Request request, int to, std::function<void()> done);
+    void ring_again() const noexcept;
     void listen(std::size_t place);
     void listen_more();
     void heard(std::size_t place, const MPI_Status& status);
@@ -99,9 +109,10 @@ private:
     bool gave_way_ = false;    // before it was polled
     bool ends_together_ = true;
     Traffic* traffic_ = nullptr;
+    const Bells* bells_ = nullptr;
     std::vector<Incoming> incoming_;
-    std::vector<MPI_Request> requests_;          // first those of incoming_
-    std::vector<std::function<void()>> done_;    // of each other request
+    std::vector<MPI_Request> requests_;    // first those of incoming_
+    std::vector<Request> under_way_;       // of each other one
     std::vector<Bytes> spare_;
     std::vector<int> completed_;
     std::vector<MPI_Status> statuses_;

@@ -94,6 +94,7 @@ void World::run(Arrival arrival, char** argv) {
         rank = transport->rank();
         meeting_ = meet(*transport, arrival);
         transport->be_polled();
+        if (meeting_.bells) transport->ring(meeting_.bells);
     } catch (const StartError&) {
         transport.reset();
         // Rank 0 says why. A launcher ends the others where one ends with another status, and would before that is said.

@@ -1,4 +1,5 @@
 // What an executor over several ranks does beyond what all executors do.
+#include "mpi/bells.hpp"
 #include "mpi/tree.hpp"
 #include "support/board.hpp"
 #include "support/sanitizer.hpp"
@@ -20,6 +21,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
@@ -72,6 +74,20 @@ bool is_shared(const void* place) {
         }
     }
     return false;
+}
+
+/// How often that process's thread which calls MPI has slept.
+long sleeps_of(pid_t process) {
+    for (const auto& task : std::filesystem::directory_iterator("/proc/" + std::to_string(process) + "/task")) {
+        std::ifstream status(task.path() / "status");
+        std::string name;
+        for (std::string word; status >> word;) {
+            if (word == "Name:") status >> name;
+            long count = 0;
+            if (word == "voluntary_ctxt_switches:" && name == "mh-mpi" && status >> count) return count;
+        }
+    }
+    return -1;
 }
 
 TEST(Ranks, all_of_them_work) {
@@ -688,6 +704,24 @@ TEST(Ranks, two_executors_at_once) {
         ++i;
     }
     EXPECT_EQ(i, 500);
+}
+
+TEST(Ranks, nobody_looks_again_and_again_while_a_task_takes_long) {
+    if (far() || !multihull::mpi::Bells::supported()) GTEST_SKIP() << "there, somebody has to";
+    PoolExecutor executor(1);    // of rank 1
+    const auto take_long = [] {
+        const long before = sleeps_of(rank_process());
+        std::this_thread::sleep_for(1s);
+        return sleeps_of(rank_process()) - before;
+    };
+    static_cast<void>(executor.submit(rank_number).get());
+    const long before = sleeps_of(::getpid());
+    const long ranks_sleeps = executor.submit(take_long).get();
+    const long own_sleeps = sleeps_of(::getpid()) - before;
+    EXPECT_GE(ranks_sleeps, 0);
+    // A hundred looks that bells don't ask for, where there would be thousands.
+    EXPECT_LT(ranks_sleeps, 400);
+    EXPECT_LT(own_sleeps, 400);
 }
 
 }    // namespace

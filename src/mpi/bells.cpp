@@ -1,0 +1,101 @@
+#include "mpi/bells.hpp"
+
+#include "os/clock.hpp"
+#include "os/thread_sanitizer.hpp"
+
+#include <multihull/error.hpp>
+
+#include <algorithm>
+#include <fcntl.h>
+#include <string>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
+
+namespace multihull::mpi {
+
+namespace {
+
+// Between what MPI writes or reads, and a bell's word.
+void full_fence() noexcept {
+#ifdef MULTIHULL_THREAD_SANITIZER
+    static std::atomic<int> anything{0};    // which the sanitizer understands, unlike a fence
+    anything.fetch_add(1, std::memory_order_seq_cst);
+#else
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+#endif
+}
+
+}    // namespace
+
+Bells::Bells(std::size_t ranks, std::span<const std::uint64_t, 2> key)
+    : fd_(os::make_memfd("multihull-bells", bytes(ranks))), mapping_(os::map_shared(fd_, bytes(ranks))) {
+    std::ranges::copy(key, head().key);
+}
+
+Bells::Bells(std::size_t ranks, const Address& address) {
+    const std::string path = "/proc/" + std::to_string(address.pid) + "/fd/" + std::to_string(address.descriptor);
+    // Should it be another process's by now, with a pipe under that number: not to wait for who opens the other end.
+    const os::Fd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
+    if (!fd) os::throw_errno("open of the first rank's bells");
+    struct stat status {};
+    if (::fstat(fd.get(), &status) != 0) os::throw_errno("fstat of the first rank's bells");
+    if (S_ISREG(status.st_mode) && static_cast<std::uint64_t>(status.st_size) == bytes(ranks)) {
+        mapping_ = os::map_shared(fd, bytes(ranks));
+        if (std::ranges::equal(head().key, address.key)) return;
+    }
+    throw Error("process " + std::to_string(address.pid) + " is not the one any more whose bells were to be rung");
+}
+
+bool Bells::supported() noexcept {
+    const std::atomic<std::uint32_t> word{0};
+    const os::FutexWord changed{&word, 1};
+    return os::futex_wait_any({&changed, 1}, os::kNever);
+}
+
+Bells::Address Bells::address() const noexcept {
+    Address address;
+    if (!fd_) return address;
+    address.pid = ::getpid();
+    address.descriptor = fd_.get();
+    std::ranges::copy(head().key, address.key);
+    return address;
+}
+
+void Bells::ring(std::size_t rank) const noexcept {
+    full_fence();
+    // Mostly it is awake: looking leaves the line where it is.
+    if (word(rank).load(std::memory_order_relaxed) != kAsleep) return;
+    if (word(rank).exchange(0, std::memory_order_seq_cst) == kAsleep) os::futex_wake(word(rank), 1);
+}
+
+void Bells::announce_sleep(std::size_t rank) const noexcept {
+    word(rank).store(kAsleep, std::memory_order_seq_cst);
+    full_fence();
+}
+
+void Bells::stay_awake(std::size_t rank) const noexcept { word(rank).store(0, std::memory_order_relaxed); }
+
+void Bells::sleep(std::size_t rank, std::span<os::FutexWord> words, std::int64_t deadline_ns) const noexcept {
+    words.front() = {&word(rank), kAsleep};
+    os::futex_wait_any(words, deadline_ns);
+    stay_awake(rank);
+}
+
+bool Sleeper::may_sleep() noexcept {
+    if (announced_) return true;
+    bells_.announce_sleep(rank_);
+    announced_ = true;
+    return false;
+}
+
+void Sleeper::stay_awake() noexcept {
+    if (std::exchange(announced_, false)) bells_.stay_awake(rank_);
+}
+
+void Sleeper::sleep(std::span<os::FutexWord> words, std::int64_t deadline_ns) noexcept {
+    bells_.sleep(rank_, words, deadline_ns);
+    announced_ = false;
+}
+
+}    // namespace multihull::mpi
