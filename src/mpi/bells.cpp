@@ -14,20 +14,6 @@
 
 namespace multihull::mpi {
 
-namespace {
-
-// Between what MPI writes or reads, and a bell's word.
-void full_fence() noexcept {
-#ifdef MULTIHULL_THREAD_SANITIZER
-    static std::atomic<int> anything{0};    // which the sanitizer understands, unlike a fence
-    anything.fetch_add(1, std::memory_order_seq_cst);
-#else
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-#endif
-}
-
-}    // namespace
-
 Bells::Bells(std::size_t ranks, std::span<const std::uint64_t, 2> key)
     : fd_(os::make_memfd("multihull-bells", bytes(ranks))), mapping_(os::map_shared(fd_, bytes(ranks))) {
     std::ranges::copy(key, head().key);
@@ -62,8 +48,17 @@ Bells::Address Bells::address() const noexcept {
     return address;
 }
 
-void Bells::ring(std::size_t rank) const noexcept {
-    full_fence();
+// Between what MPI writes or reads, and a bell's word.
+void Bells::full_fence() noexcept {
+#ifdef MULTIHULL_THREAD_SANITIZER
+    static std::atomic<int> anything{0};    // which the sanitizer understands, unlike a fence
+    anything.fetch_add(1, std::memory_order_seq_cst);
+#else
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+#endif
+}
+
+void Bells::ring_behind_fence(std::size_t rank) const noexcept {
     // Mostly it is awake: looking leaves the line where it is.
     if (word(rank).load(std::memory_order_relaxed) != kAsleep) return;
     if (word(rank).exchange(0, std::memory_order_seq_cst) == kAsleep) os::futex_wake(word(rank), 1);
@@ -76,10 +71,10 @@ void Bells::announce_sleep(std::size_t rank) const noexcept {
 
 void Bells::stay_awake(std::size_t rank) const noexcept { word(rank).store(0, std::memory_order_relaxed); }
 
-void Bells::sleep(std::size_t rank, std::span<os::FutexWord> words, std::int64_t deadline_ns) const noexcept {
+bool Bells::sleep(std::size_t rank, std::span<os::FutexWord> words, std::int64_t deadline_ns) const noexcept {
     words.front() = {&word(rank), kAsleep};
     os::futex_wait_any(words, deadline_ns);
-    stay_awake(rank);
+    return word(rank).exchange(0, std::memory_order_relaxed) != kAsleep;
 }
 
 bool Sleeper::may_sleep() noexcept {
@@ -90,11 +85,13 @@ bool Sleeper::may_sleep() noexcept {
 }
 
 void Sleeper::stay_awake() noexcept {
+    longest_ns_ = kUnrungNs;
     if (std::exchange(announced_, false)) bells_.stay_awake(rank_);
 }
 
 void Sleeper::sleep(std::span<os::FutexWord> words, std::int64_t deadline_ns) noexcept {
-    bells_.sleep(rank_, words, deadline_ns);
+    const bool rung = bells_.sleep(rank_, words, std::min(deadline_ns, os::now_ns() + longest_ns_));
+    longest_ns_ = rung ? kOnItsWayNs : std::min(10 * longest_ns_, kUnrungNs);
     announced_ = false;
 }
 

@@ -45,14 +45,19 @@ public:
     void close_descriptor() noexcept { fd_.reset(); }
 
     /// Behind what was given to MPI for that rank.
-    void ring(std::size_t rank) const noexcept;
+    void ring(std::size_t rank) const noexcept {
+        full_fence();
+        ring_behind_fence(rank);
+    }
+    static void full_fence() noexcept;
+    void ring_behind_fence(std::size_t rank) const noexcept;
 
     /// To be called before MPI is asked for the last time.
     void announce_sleep(std::size_t rank) const noexcept;
     void stay_awake(std::size_t rank) const noexcept;
-    /// Returns when that rank has been rung since it announced this, one of the other words has changed, or the deadline (monotonic ns) has
-    /// passed; also for a signal. The first of the words is this function's to fill in.
-    void sleep(std::size_t rank, std::span<os::FutexWord> words, std::int64_t deadline_ns) const noexcept;
+    /// Returns when that rank has been rung since it announced this (true), one of the other words has changed, or the deadline (monotonic
+    /// ns) has passed; also for a signal. The first of the words is this function's to fill in.
+    bool sleep(std::size_t rank, std::span<os::FutexWord> words, std::int64_t deadline_ns) const noexcept;
 
 private:
     static constexpr std::uint32_t kAsleep = 1;
@@ -82,13 +87,20 @@ public:
     bool hears() const noexcept { return static_cast<bool>(bells_); }
     /// True when it was announced before, and nothing has come since: now it may.
     bool may_sleep() noexcept;
+    /// Something has come, or it is to look by itself.
     void stay_awake() noexcept;
+    /// As that of Bells; no longer than kUnrungNs.
     void sleep(std::span<os::FutexWord> words, std::int64_t deadline_ns) noexcept;
 
 private:
+    /// Who was rung, and found nothing, is told of something that is on its way: it looks again after this, and ten times that.
+    static constexpr std::int64_t kOnItsWayNs = 100'000;
+    static constexpr std::int64_t kUnrungNs = 10'000'000;
+
     const Bells& bells_;
     const std::size_t rank_;
     bool announced_ = false;
+    std::int64_t longest_ns_ = kUnrungNs;
 };
 
 }    // namespace multihull::mpi

@@ -369,21 +369,19 @@ Poll::Rest Cluster::rest() {
     return {ns, sent_task_ns()};
 }
 
-std::int64_t Cluster::add_awaited(std::vector<os::FutexWord>& words) {
+bool Cluster::add_awaited(std::vector<os::FutexWord>& words) {
     const std::lock_guard guard(mutex_);
-    if (!engine_ || (sent_count_ == 0 && queue_.empty())) return os::kNever;
-    const std::size_t had = local_.size();
-    reap_local();
-    if (local_.size() != had) return 0;
-    const std::size_t running = std::min<std::size_t>(links_.front().workers, local_.size());
-    for (std::size_t i = 0; i < running; ++i) {
-        if (words.size() == os::kMostFutexes) return Poll::kLongestRestNs;
-        const auto& [completion, number] = local_[i]->local_;
-        const auto word = awaited(*engine_, *completion, number);
-        if (!word) return 0;
-        words.push_back(*word);
-    }
-    return os::kNever;
+    if (!engine_) return true;
+    const Link& own = links_.front();
+    // Those that others could give back.
+    const bool some_ahead = std::any_of(links_.begin() + 1, links_.end(), [](const Link& link) {
+        return !link.lost && link.outstanding > link.workers && !link.nothing_back;
+    });
+    if (queue_.empty() && !some_ahead) return true;
+    if (own.seen_task_ns < Poll::kVeryLongTaskNs) return false;
+    return std::all_of(local_.begin(),
+                       local_.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(own.workers, local_.size())),
+                       [&](const TaskPtr& task) { return multihull::mpi::add_awaited(words, *engine_, task->local_); });
 }
 
 // Needs mutex_. How long a task takes in the rank where it takes least; 0 where nobody knows.

@@ -69,9 +69,9 @@ public:
     bool expects() const;
     /// How long no rank will run out of tasks, and how long a task takes; never where it has none.
     Poll::Rest rest();
-    /// Adds where the ends of the tasks are to be seen that this rank's own workers have at hand. Answers how long to wait for those at most:
-    /// not at all when one has ended, and not long where they are too many.
-    std::int64_t add_awaited(std::vector<os::FutexWord>& words);
+    /// Adds where the ends of the tasks are to be seen after which this rank's own workers are to be given others. False where not all that
+    /// matter can be heard, or are worth it.
+    bool add_awaited(std::vector<os::FutexWord>& words);
     bool over() const;
 
     // Its tasks'.

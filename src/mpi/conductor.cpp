@@ -61,7 +61,7 @@ void World::conduct() {
         if (sleeper.hears() && waits && worth_a_ring) {
             if (!sleeper.may_sleep()) continue;
             rests_.store(rest.ns != 0, std::memory_order_relaxed);
-            listen(sleeper, epoch, now + (transport_busy ? pause : Poll::kUnrungNs));
+            listen(sleeper, epoch, now + std::max(pause, rest.ns), transport_busy);
             rests_.store(false, std::memory_order_relaxed);
             continue;
         }
@@ -160,15 +160,16 @@ void World::sleep(std::uint32_t epoch, std::int64_t pause_ns) {
     conductor_.store(Conductor::works, std::memory_order_seq_cst);
 }
 
-// Until there is something new here, a rank has rung, or a task has ended that one of this process's own workers has.
-void World::listen(Sleeper& sleeper, std::uint32_t epoch, std::int64_t deadline_ns) {
+// Until there is something new here, a rank has rung, or a task has ended that one of this process's own workers has; at `look_ns` where
+// not all of that is heard.
+void World::listen(Sleeper& sleeper, std::uint32_t epoch, std::int64_t look_ns, bool transport_busy) {
+    std::int64_t deadline_ns = transport_busy ? look_ns : os::kNever;
     std::vector<os::FutexWord> words(1);
     words.push_back({&epoch_, epoch});
     {
         const std::lock_guard guard(mutex_);
         for (const auto& [number, cluster] : clusters_) {
-            const std::int64_t most = cluster->add_awaited(words);
-            if (most != os::kNever) deadline_ns = std::min(deadline_ns, os::now_ns() + most);
+            if (!cluster->add_awaited(words)) deadline_ns = look_ns;
         }
     }
     conductor_.store(Conductor::sleeps, std::memory_order_seq_cst);

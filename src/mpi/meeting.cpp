@@ -20,7 +20,7 @@ namespace {
 
 using multihull::detail::ModulePlace;
 
-constexpr std::uint64_t kMagic = 0x6d756c7469687032;    // changes with what is said at a meeting
+constexpr std::uint64_t kMagic = 0x6d756c7469687033;    // changes with what is said at a meeting
 
 std::uint64_t hash(std::uint64_t hash, const void* data, std::size_t size) {
     const auto* bytes = static_cast<const unsigned char*>(data);
@@ -98,7 +98,7 @@ Bells make_bells(const std::vector<Facts>& ranks) {
 }
 
 Bells find_bells(const Facts& rank_0, int ranks) {
-    if (rank_0.bells.descriptor < 0) return {};
+    if (rank_0.bells.descriptor < 0 || !Bells::supported()) return {};
     try {
         return Bells(static_cast<std::size_t>(ranks), rank_0.bells);
     } catch (const std::exception&) {

@@ -19,8 +19,6 @@ public:
     static constexpr std::int64_t kLongTaskNs = 100'000;
     /// And its end is worth that rank 0 is woken while nobody is about to run out of tasks.
     static constexpr std::int64_t kVeryLongTaskNs = 1'000'000;
-    /// Who would be rung for what is expected looks so often nevertheless.
-    static constexpr std::int64_t kUnrungNs = 10'000'000;
 
     /// How long nothing need be looked at, 0 where something may soon, and how long a task takes of those that are waited for, where they
     /// take least; 0 where nobody knows.

@@ -107,8 +107,14 @@ void RankServer::pause(std::int64_t now_ns) {
         sleeper_.stay_awake();
         return poll_.give_way(now_ns);
     }
+    // What waits for more to be told with it is not to wait for a sleep.
+    if (!out_.empty()) {
+        hurry_ = true;
+        flush(now_ns);
+        return;
+    }
     if (sleeper_.hears()) {
-        if (sleeper_.may_sleep()) listen(now_ns + (transport_.busy() ? pause : Poll::kUnrungNs));
+        if (sleeper_.may_sleep()) listen(now_ns + pause);
         return;
     }
     for (auto& [number, pool] : pools_) {
@@ -121,20 +127,16 @@ void RankServer::pause(std::int64_t now_ns) {
     nap(pause);
 }
 
-// Until something was sent, or a task has ended.
-void RankServer::listen(std::int64_t deadline_ns) {
+// Until something was sent, or a task has ended; at `look_ns` where not all of that is heard.
+void RankServer::listen(std::int64_t look_ns) {
     std::vector<os::FutexWord> words(1);
+    std::int64_t deadline_ns = transport_.busy() ? look_ns : os::kNever;
     for (auto& [number, pool] : pools_) {
-        std::size_t running = 0;
-        for (auto entry = pool.entries.begin(); entry != pool.entries.end() && running < pool.workers; ++entry) {
-            const auto word = awaited(*pool.engine, *entry->task.completion, entry->task.task);
-            if (!word) return;
-            if (words.size() == os::kMostFutexes) {    // the others' ends
-                deadline_ns = std::min(deadline_ns, os::now_ns() + Poll::kLongestRestNs);
-                break;
-            }
-            words.push_back(*word);
-            ++running;
+        const std::size_t running = std::min<std::size_t>(pool.workers, pool.entries.size());
+        for (std::size_t i = 0; i < running; ++i) {
+            const auto& submitted = pool.entries[i].task;
+            if (submitted.completion->ready(submitted.task)) return;
+            if (!add_awaited(words, *pool.engine, submitted)) deadline_ns = look_ns;
         }
     }
     sleeper_.sleep(words, deadline_ns);

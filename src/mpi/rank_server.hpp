@@ -118,7 +118,7 @@ private:
     Packet& record();
     bool flush(std::int64_t now_ns);
     bool anything_running() const noexcept;
-    void listen(std::int64_t deadline_ns);
+    void listen(std::int64_t look_ns);
     void ring_own() const noexcept {
         if (meeting_.bells) meeting_.bells.ring(static_cast<std::size_t>(transport_.rank()));
     }

@@ -330,9 +330,10 @@ void Transport::add(MPI_Request request, int to, std::function<void()> done) {
 
 // What was not sent whole at once went on while this asked.
 void Transport::ring_again() const noexcept {
-    if (bells_ == nullptr) return;
+    if (bells_ == nullptr || under_way_.empty()) return;
+    Bells::full_fence();
     for (const Request& request : under_way_) {
-        if (request.to != kNobody) bells_->ring(static_cast<std::size_t>(request.to));
+        if (request.to != kNobody) bells_->ring_behind_fence(static_cast<std::size_t>(request.to));
     }
 }
 

@@ -150,7 +150,7 @@ private:
     void announce_modules();
     std::shared_ptr<Cluster> cluster(std::uint32_t number);
     void sleep(std::uint32_t epoch, std::int64_t pause_ns);
-    void listen(Sleeper& sleeper, std::uint32_t epoch, std::int64_t deadline_ns);
+    void listen(Sleeper& sleeper, std::uint32_t epoch, std::int64_t look_ns, bool transport_busy);
     void stand_by(std::uint32_t epoch);
     bool enter() noexcept;
     void leave() noexcept;

@@ -29,6 +29,7 @@
 #include <ranges>
 #include <set>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <sys/wait.h>
@@ -76,18 +77,22 @@ bool is_shared(const void* place) {
     return false;
 }
 
-/// How often that process's thread which calls MPI has slept.
-long sleeps_of(pid_t process) {
+/// What that process's thread which calls MPI has done so far: how often it has slept, and computed for how long, ms.
+std::pair<long, long> looks_of(pid_t process) {
     for (const auto& task : std::filesystem::directory_iterator("/proc/" + std::to_string(process) + "/task")) {
-        std::ifstream status(task.path() / "status");
         std::string name;
+        std::getline(std::ifstream(task.path() / "comm"), name);
+        if (name != "mh-mpi") continue;
+        std::ifstream status(task.path() / "status");
+        long sleeps = 0;
         for (std::string word; status >> word;) {
-            if (word == "Name:") status >> name;
-            long count = 0;
-            if (word == "voluntary_ctxt_switches:" && name == "mh-mpi" && status >> count) return count;
+            if (word == "voluntary_ctxt_switches:") status >> sleeps;
         }
+        long long ns = 0;
+        std::ifstream(task.path() / "schedstat") >> ns;
+        return {sleeps, static_cast<long>(ns / 1'000'000)};
     }
-    return -1;
+    throw std::runtime_error("no thread calls MPI there");
 }
 
 TEST(Ranks, all_of_them_work) {
@@ -710,18 +715,20 @@ TEST(Ranks, nobody_looks_again_and_again_while_a_task_takes_long) {
     if (far() || !multihull::mpi::Bells::supported()) GTEST_SKIP() << "there, somebody has to";
     PoolExecutor executor(1);    // of rank 1
     const auto take_long = [] {
-        const long before = sleeps_of(rank_process());
+        const auto [sleeps, ms] = looks_of(rank_process());
         std::this_thread::sleep_for(1s);
-        return sleeps_of(rank_process()) - before;
+        const auto [more_sleeps, more_ms] = looks_of(rank_process());
+        return std::pair(more_sleeps - sleeps, more_ms - ms);
     };
     static_cast<void>(executor.submit(rank_number).get());
-    const long before = sleeps_of(::getpid());
-    const long ranks_sleeps = executor.submit(take_long).get();
-    const long own_sleeps = sleeps_of(::getpid()) - before;
-    EXPECT_GE(ranks_sleeps, 0);
-    // A hundred looks that bells don't ask for, where there would be thousands.
+    const auto [sleeps, ms] = looks_of(::getpid());
+    const auto [ranks_sleeps, ranks_ms] = executor.submit(take_long).get();
+    const auto [more_sleeps, more_ms] = looks_of(::getpid());
+    // A hundred that no ring asks for, where there would be thousands.
     EXPECT_LT(ranks_sleeps, 400);
-    EXPECT_LT(own_sleeps, 400);
+    EXPECT_LT(more_sleeps - sleeps, 400);
+    EXPECT_LT(ranks_ms, 300);
+    EXPECT_LT(more_ms - ms, 300);
 }
 
 }    // namespace
