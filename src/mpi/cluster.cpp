@@ -38,7 +38,8 @@ Cluster::Cluster(World& world, std::uint32_t number, PoolOptions options, const 
 Cluster::~Cluster() {
     if (stranded_.empty()) return;
     static std::mutex guards;
-    static auto* const kept = new std::vector<std::vector<Task::Call>>;    // until the process ends
+    // Until the process ends. NOLINTNEXTLINE(bugprone-unhandled-exception-at-new): without memory for it, so is that
+    static auto* const kept = new std::vector<std::vector<Task::Call>>;
     const std::lock_guard guard(guards);
     kept->push_back(std::move(stranded_));
 }

@@ -62,14 +62,16 @@ bool Cluster::pump() {
         }
         for (std::size_t i = 0; i < count && !queue_.empty(); ++i) {
             Link& link = links_[(next_link_ + i) % count];
+            if (link.lost) continue;
             const std::size_t limit = window(link, now);
             // Not a message for each task; and what is left is shared, so that all end together.
             const std::size_t has = outstanding(link);
-            const std::size_t share = queue_.size() * link.workers / (2 * alive) + 1;
-            if (has > limit - limit / 4 || (share < kWorthAMessage && has >= 2 * link.workers + share)) continue;
+            const std::size_t share = queue_.size() * link.workers / (2 * std::max<std::size_t>(alive, 1)) + 1;
+            if (has > limit - limit / 4 || (share < kWorthAMessage && has >= std::size_t{2} * link.workers + share))
+                continue;
             did |= fill(link, limit, share) != 0;
         }
-        next_link_ = (next_link_ + 1) % count;
+        if (++next_link_ >= count) next_link_ = 0;
     }
     if (queue_.empty() && sent_count_ != 0) recall();
     close_links();

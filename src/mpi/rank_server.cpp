@@ -13,9 +13,9 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <iterator>
 #include <string>
-#include <time.h>
 #include <unistd.h>
 #include <utility>
 

@@ -194,8 +194,8 @@ void Transport::send_bulk(int rank, std::span<const std::byte> bytes, std::funct
         MPI_Request request = MPI_REQUEST_NULL;
         check(MPI_Isend(bytes.data(), static_cast<int>(size), MPI_BYTE, rank, kBulkTag, comm_, &request), "MPI_Isend");
         bytes = bytes.subspan(size);
-        add(
-            request, rank, bytes.empty() ? std::move(sent) : [] {});
+        if (bytes.empty()) return add(request, rank, std::move(sent));
+        add(request, rank, [] {});
     }
 }
 
@@ -209,8 +209,8 @@ void Transport::receive_bulk(int rank, std::span<std::byte> bytes, std::function
         MPI_Request request = MPI_REQUEST_NULL;
         check(MPI_Irecv(bytes.data(), static_cast<int>(size), MPI_BYTE, rank, kBulkTag, comm_, &request), "MPI_Irecv");
         bytes = bytes.subspan(size);
-        add(
-            request, kNobody, bytes.empty() ? std::move(arrived) : [] {});
+        if (bytes.empty()) return add(request, kNobody, std::move(arrived));
+        add(request, kNobody, [] {});
     }
 }
 

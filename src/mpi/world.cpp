@@ -80,7 +80,7 @@ World& World::current() {
 }
 
 // The thread that calls MPI.
-void World::run(Arrival arrival, char** argv) {
+void World::run(const Arrival& arrival, char** argv) {
     ::prctl(PR_SET_TIMERSLACK, kTimerSlackNs, 0, 0, 0);
     const auto fail = [&](std::exception_ptr why) {
         const std::lock_guard guard(mutex_);
@@ -233,7 +233,8 @@ void World::publish_traffic() {
 void World::read_packet(std::uint32_t rank, std::span<const std::byte> bytes) {
     multihull::detail::Reader reader(bytes);
     while (reader.remaining() != 0) {
-        switch (reader.get<Say>()) {
+        const Say what = reader.get<Say>();
+        switch (what) {
             case Say::done: {
                 const auto head = reader.get<DoneHead>();
                 if (head.is_bulk != 0) {

@@ -121,7 +121,7 @@ private:
         std::deque<Batch> batches;
     };
 
-    void run(Arrival arrival, char** argv);
+    void run(const Arrival& arrival, char** argv);
     /// Keeps a World that was seen where it is.
     struct AtWork {
         AtWork() noexcept;
