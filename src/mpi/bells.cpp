@@ -1,6 +1,7 @@
 #include "mpi/bells.hpp"
 
 #include "os/clock.hpp"
+#include "os/fault.hpp"
 #include "os/thread_sanitizer.hpp"
 
 #include <multihull/error.hpp>
@@ -61,7 +62,9 @@ void Bells::full_fence() noexcept {
 void Bells::ring_behind_fence(std::size_t rank) const noexcept {
     // Mostly it is awake: looking leaves the line where it is.
     if (word(rank).load(std::memory_order_relaxed) != kAsleep) return;
-    if (word(rank).exchange(0, std::memory_order_seq_cst) == kAsleep) os::futex_wake(word(rank), 1);
+    if (word(rank).exchange(0, std::memory_order_seq_cst) != kAsleep) return;
+    os::kill_point(os::KillPoint::bell_silenced);
+    os::futex_wake(word(rank), 1);
 }
 
 void Bells::announce_sleep(std::size_t rank) const noexcept {
@@ -73,6 +76,7 @@ void Bells::stay_awake(std::size_t rank) const noexcept { word(rank).store(0, st
 
 bool Bells::sleep(std::size_t rank, std::span<os::FutexWord> words, std::int64_t deadline_ns) const noexcept {
     words.front() = {&word(rank), kAsleep};
+    os::kill_point(os::KillPoint::bell_awaited);
     os::futex_wait_any(words, deadline_ns);
     return word(rank).exchange(0, std::memory_order_relaxed) != kAsleep;
 }

@@ -159,7 +159,7 @@ Meeting meet(Transport& transport, const Arrival& arrival) {
                       static_cast<bool>(meeting.bells)};
     const Transport::Bytes answers = transport.gather(std::as_bytes(std::span(&found, 1)));
     std::vector<Found> all_found(answers.size() / sizeof(Found));
-    std::memcpy(all_found.data(), answers.data(), answers.size());
+    if (!answers.empty()) std::memcpy(all_found.data(), answers.data(), answers.size());
     for (const Found& each : all_found) meeting.reaches.push_back(each.reach);
     bool all_hear = std::ranges::all_of(all_found, &Found::bells);
     transport.broadcast(bytes_of(all_hear));

@@ -112,6 +112,8 @@ enum class KillPoint : std::uint32_t {
     value_announced,
     value_received,
     value_forwarded,
+    bell_awaited,
+    bell_silenced,
     count_
 };
 

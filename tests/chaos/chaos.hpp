@@ -104,7 +104,7 @@ inline const char* name_of(KillPoint point) {
         "file_written",      "file_named",         "file_replaced",    "file_sweeping",       "result_locked",
         "mailbox_filled",    "mailbox_posted",     "mailbox_rung",     "mailbox_slept",       "mailbox_taken",
         "mailbox_answering", "mailbox_answered",   "trace_begun",      "trace_written",       "value_announced",
-        "value_received",    "value_forwarded"};
+        "value_received",    "value_forwarded",    "bell_awaited",     "bell_silenced"};
     static_assert(std::size(names) == mh::os::kKillPointCount);
     return names[static_cast<std::uint32_t>(point)];
 }

@@ -259,6 +259,7 @@ TEST(ForkingTasks, KeepTheirOwnOutcome) {
 // parent's work is not touched.
 TEST(ForkingProgram, LeavesTheParentsPoolAlone) {
     if (test::kTsan) GTEST_SKIP() << "it can't start threads in a forked child";
+    if (test::kAsan) GTEST_SKIP() << "a forked child may find its allocator locked by a thread that it does not have";
     Counts counts(1);
     mh::Pool pool(2);
     auto made = std::make_unique<mh::Pool>(1);

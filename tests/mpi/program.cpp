@@ -358,6 +358,42 @@ void arm(PoolExecutor& executor, int victim, multihull::os::KillPoint point) {
     }
 }
 
+/// A rank is killed where it wakes another one, or is about to sleep; others do its tasks.
+int lose_at_a_bell(const std::string& how) {
+    using multihull::os::KillPoint;
+    PoolExecutor executor({.processes = 1});
+    const pid_t victim = find_ranks(executor, executor.max_workers()).at(1);
+    const auto arm_own = [](pid_t rank, const std::string& path, std::uint32_t place) {
+        if (own_rank().second != rank) return;
+        multihull::shm::Region::instance().header().kill_points.countdown[place] = 1;
+        test::Board there(path);
+        there[0] = 1;
+    };
+    test::Board board;
+    const auto place =
+        static_cast<std::uint32_t>(how == "awaited" ? KillPoint::bell_awaited : KillPoint::bell_silenced);
+    while (board[0] == 0) {
+        std::vector<multihull::Future<void>> futures;
+        for (int i = 0; i < 20; ++i) futures.push_back(executor.submit(arm_own, victim, board.path(), place));
+        for (const auto& future : futures) future.get();
+    }
+    const auto square = [](int x) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        return x * x;
+    };
+    int wrong = 0;
+    while (::kill(victim, 0) == 0) {
+        int x = 0;
+        for (const int y : executor.map(square, std::views::iota(0, 40))) {
+            wrong += y == x * x ? 0 : 1;
+            ++x;
+        }
+    }
+    std::printf("lost, wrong: %d\n", wrong);
+    std::fflush(stdout);
+    return 0;
+}
+
 /// Ranks are killed while they hand values on. Of nine, 4 does to 6 and 5, 6 to 7, and 2 to 3.
 int hand_on(const std::string& how, bool redo) {
     PoolExecutor executor({.processes = 1});
@@ -418,6 +454,7 @@ int be_a_victim(const std::string& what, const std::string& more) {
     if (what == "spawn") return count_ranks();
     if (what == "redo-values") return hand_on(more, true);
     if (what == "lose-values") return hand_on(more, false);
+    if (what == "redo-bells") return lose_at_a_bell(more);
     PoolExecutor executor;
     std::printf("%d\n", executor.submit([](int x) { return x + 1; }, 41).get());
     return 0;

@@ -156,6 +156,16 @@ TEST(Trouble, a_value_reaches_all_ranks_where_one_is_lost_that_hands_it_on) {
     }
 }
 
+TEST(Trouble, a_rank_that_dies_at_a_bell_keeps_nobody_asleep) {
+    if (!is_open_mpi()) GTEST_SKIP() << "only Open MPI's launcher lets the others live";
+    if (!multihull::os::kFailpoints) GTEST_SKIP() << "this build has no kill points";
+    for (const char* const where : {"awaited", "silenced"}) {
+        Launch run({"--enable-recovery", "-n", "4", PROGRAM, "--victim", "redo-bells", where});
+        EXPECT_GE(run.wait(), 0) << where << run.output();
+        EXPECT_NE(run.output().find("lost, wrong: 0"), std::string::npos) << where << run.output();
+    }
+}
+
 TEST(Trouble, nobody_waits_for_a_value_where_a_lost_rank_breaks_all) {
     for (const std::string& way : ways_to_die()) {
         std::vector<std::string> arguments{"-n", "9", PROGRAM, "--victim", "lose-values", way};
