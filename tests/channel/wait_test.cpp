@@ -125,7 +125,7 @@ TEST(Wait, LeavesNothingBehindWhenItWaitsOften) {
     const std::size_t before = test::open_descriptors();
     for (int i = 0; i < 1000; ++i) EXPECT_EQ(wait({task}, 0s), Places{});
     for (int i = 0; i < 100; ++i) EXPECT_EQ(wait({task}, 10us), Places{});
-    EXPECT_EQ(test::open_descriptors(), before);
+    EXPECT_LE(test::open_descriptors(), before);    // an earlier test's may have been closed meanwhile
     std::vector<std::thread> waiters;
     for (int i = 0; i < 4; ++i) waiters.emplace_back([&] { EXPECT_EQ(wait({task}), Places{0}); });
     board[test::kLetGo] = 1;
