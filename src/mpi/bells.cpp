@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <fcntl.h>
 #include <string>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
 
@@ -21,13 +20,7 @@ Bells::Bells(std::size_t ranks, std::span<const std::uint64_t, 2> key)
 }
 
 Bells::Bells(std::size_t ranks, const Address& address) {
-    const std::string path = "/proc/" + std::to_string(address.pid) + "/fd/" + std::to_string(address.descriptor);
-    // Should it be another process's by now, with a pipe under that number: not to wait for who opens the other end.
-    const os::Fd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
-    if (!fd) os::throw_errno("open of the first rank's bells");
-    struct stat status {};
-    if (::fstat(fd.get(), &status) != 0) os::throw_errno("fstat of the first rank's bells");
-    if (S_ISREG(status.st_mode) && static_cast<std::uint64_t>(status.st_size) == bytes(ranks)) {
+    if (const os::Fd fd = os::open_file_of(address.pid, address.descriptor, bytes(ranks), O_RDWR)) {
         mapping_ = os::map_shared(fd, bytes(ranks));
         if (std::ranges::equal(head().key, address.key)) return;
     }
@@ -93,8 +86,13 @@ void Sleeper::stay_awake() noexcept {
     if (std::exchange(announced_, false)) bells_.stay_awake(rank_);
 }
 
-void Sleeper::sleep(std::span<os::FutexWord> words, std::int64_t deadline_ns) noexcept {
-    const bool rung = bells_.sleep(rank_, words, std::min(deadline_ns, os::now_ns() + longest_ns_));
+std::vector<os::FutexWord>& Sleeper::words() noexcept {
+    words_.resize(1);
+    return words_;
+}
+
+void Sleeper::sleep(std::int64_t deadline_ns) noexcept {
+    const bool rung = bells_.sleep(rank_, words_, std::min(deadline_ns, os::now_ns() + longest_ns_));
     longest_ns_ = rung ? kOnItsWayNs : std::min(10 * longest_ns_, kUnrungNs);
     announced_ = false;
 }

@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace multihull::mpi {
 
@@ -89,8 +90,10 @@ public:
     bool may_sleep() noexcept;
     /// Something has come, or it is to look by itself.
     void stay_awake() noexcept;
+    /// What else ends the next sleep, to be added to: the first one is the bell's.
+    std::vector<os::FutexWord>& words() noexcept;
     /// As that of Bells; no longer than kUnrungNs.
-    void sleep(std::span<os::FutexWord> words, std::int64_t deadline_ns) noexcept;
+    void sleep(std::int64_t deadline_ns) noexcept;
 
 private:
     /// Who was rung, and found nothing, is told of something that is on its way: it looks again after this, and ten times that.
@@ -99,6 +102,7 @@ private:
 
     const Bells& bells_;
     const std::size_t rank_;
+    std::vector<os::FutexWord> words_ = std::vector<os::FutexWord>(1);
     bool announced_ = false;
     std::int64_t longest_ns_ = kUnrungNs;
 };

@@ -159,8 +159,7 @@ void Cluster::before_waiting(const Task& task, std::int64_t deadline_ns) {
             return;    // while there is much to do, better do it beside the caller
         // Who would have to give way to workers that compute: see Poll::pause_ns. Not by kLongTaskNs, which a task alone takes that is short,
         // but waits for the conductor.
-        constexpr std::int64_t kTooLongNs = 1'000'000;
-        if (world_.meeting().crowded(0) && sent_task_ns() >= kTooLongNs) return;
+        if (world_.meeting().crowded(0) && sent_task_ns() >= Poll::kVeryLongTaskNs) return;
     }
     World::work_until(task.word_, Task::kDone | Task::kLocal, deadline_ns);
 }

@@ -66,7 +66,7 @@ bool Cluster::pump() {
             const std::size_t limit = window(link, now);
             // Not a message for each task; and what is left is shared, so that all end together.
             const std::size_t has = outstanding(link);
-            const std::size_t share = queue_.size() * link.workers / (2 * std::max<std::size_t>(alive, 1)) + 1;
+            const std::size_t share = queue_.size() * link.workers / (2 * alive) + 1;
             if (has > limit - limit / 4 || (share < kWorthAMessage && has >= std::size_t{2} * link.workers + share))
                 continue;
             did |= fill(link, limit, share) != 0;

@@ -164,7 +164,7 @@ void World::sleep(std::uint32_t epoch, std::int64_t pause_ns) {
 // not all of that is heard.
 void World::listen(Sleeper& sleeper, std::uint32_t epoch, std::int64_t look_ns, bool transport_busy) {
     std::int64_t deadline_ns = transport_busy ? look_ns : os::kNever;
-    std::vector<os::FutexWord> words(1);
+    std::vector<os::FutexWord>& words = sleeper.words();
     words.push_back({&epoch_, epoch});
     {
         const std::lock_guard guard(mutex_);
@@ -173,7 +173,7 @@ void World::listen(Sleeper& sleeper, std::uint32_t epoch, std::int64_t look_ns, 
         }
     }
     conductor_.store(Conductor::sleeps, std::memory_order_seq_cst);
-    sleeper.sleep(words, deadline_ns);
+    sleeper.sleep(deadline_ns);
     conductor_.store(Conductor::works, std::memory_order_seq_cst);
 }
 

@@ -17,7 +17,7 @@ public:
     static constexpr std::int64_t kLongestRestNs = 1'000'000;
     /// A task that takes so long is worth a message of its own, and that its rank is woken.
     static constexpr std::int64_t kLongTaskNs = 100'000;
-    /// And its end is worth that rank 0 is woken while nobody is about to run out of tasks.
+    /// And its end is worth that rank 0 is woken while nobody is about to run out of tasks. In a crowd no caller waits awake for it.
     static constexpr std::int64_t kVeryLongTaskNs = 1'000'000;
 
     /// How long nothing need be looked at, 0 where something may soon, and how long a task takes of those that are waited for, where they

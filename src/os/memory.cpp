@@ -6,8 +6,11 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <string>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
+#include <utility>
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
@@ -35,6 +38,17 @@ Fd make_memfd(const char* name, std::size_t size) {
     }
     ::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
     return fd;
+}
+
+Fd open_file_of(int pid, int descriptor, std::size_t size, int access) {
+    const std::string path = "/proc/" + std::to_string(pid) + "/fd/" + std::to_string(descriptor);
+    // Should it be a pipe by now: not to wait for who opens the other end.
+    Fd fd(::open(path.c_str(), access | O_CLOEXEC | O_NONBLOCK));
+    if (!fd) throw_errno("open of another process's shared memory");
+    struct stat status {};
+    if (::fstat(fd.get(), &status) != 0) throw_errno("fstat of another process's shared memory");
+    const bool fits = S_ISREG(status.st_mode) && static_cast<std::uint64_t>(status.st_size) == size;
+    return fits ? std::move(fd) : Fd();
 }
 
 Mapping map_shared(const Fd& fd, std::size_t size) {

@@ -30,6 +30,9 @@ private:
 
 /// A memfd of a fixed size: sealed, so that no process can shrink it and make the others fault. Takes no memory until touched.
 Fd make_memfd(const char* name, std::size_t size);
+/// The file of so many bytes that another process of this user has open under a number. Throws std::system_error where this process may not;
+/// empty where something else is there by now.
+Fd open_file_of(int pid, int descriptor, std::size_t size, int access);
 /// Maps a descriptor shared, readable and writable, without reserving swap, left out of core dumps.
 Mapping map_shared(const Fd& fd, std::size_t size);
 /// Shared memory of this process and what it forks, without a file. Throws std::system_error.

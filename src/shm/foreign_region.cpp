@@ -5,9 +5,7 @@
 #include <algorithm>
 #include <fcntl.h>
 #include <string>
-#include <sys/stat.h>
 #include <unistd.h>
-#include <utility>
 
 namespace multihull::shm {
 
@@ -28,14 +26,8 @@ RegionAddress address_of_own_region() {
 }
 
 os::Mapping map_foreign_region(const RegionAddress& address) {
-    const std::string path = "/proc/" + std::to_string(address.pid) + "/fd/" + std::to_string(address.descriptor);
-    // Should it be another process's by now, with a pipe under that number: not to wait for who opens the other end.
-    const os::Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-    if (!fd) os::throw_errno("open of another process's shared memory");
-    struct stat status {};
-    if (::fstat(fd.get(), &status) != 0) os::throw_errno("fstat of another process's shared memory");
-    const bool fits = S_ISREG(status.st_mode) && static_cast<std::uint64_t>(status.st_size) == address.size;
-    if (fits && address.size >= sizeof(RegionHeader)) {
+    const os::Fd fd = os::open_file_of(address.pid, address.descriptor, address.size, O_RDONLY);
+    if (fd && address.size >= sizeof(RegionHeader)) {
         os::Mapping mapping = os::map_read_only(fd.get(), 0, address.size);
         const auto* const header = reinterpret_cast<const RegionHeader*>(mapping.data());
         if (std::ranges::equal(header->family, address.family)) return mapping;

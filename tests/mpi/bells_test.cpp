@@ -44,8 +44,7 @@ bool sleep_until(Sleeper& sleeper, Condition condition) {
     const std::int64_t start = os::now_ns();
     while (!condition()) {
         if (!sleeper.may_sleep()) continue;
-        std::array<os::FutexWord, 1> words{};
-        sleeper.sleep(words, start + kLateNs);
+        sleeper.sleep(start + kLateNs);
         if (os::now_ns() - start >= kLateNs) return false;
     }
     sleeper.stay_awake();
